@@ -107,6 +107,7 @@ screens: $(VENV)/test-installed
 
 completions: $(VENV)/installed
 	$(BIN)/python tools/completions.py
+	$(BIN)/python tools/reference.py --write
 
 demo-model: $(VENV)/installed
 	$(PIP) install --quiet --group demo

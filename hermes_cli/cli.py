@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING, NoReturn
 
 from hermes_cli.errors import ExitCode, HermesError
@@ -40,7 +40,9 @@ def prewarm(arguments: Sequence[str]) -> AbstractContextManager[Prewarm | None]:
     """
     variables = ("HERMES_LLM_ENDPOINT", "HERMES_LLM_ENGINE_URL", "HERMES_LLM_ENGINE")
     options = ("--endpoint", "--engine")
-    elsewhere = any(name in os.environ for name in variables) or any(typed.startswith(options) for typed in arguments)
+    elsewhere = any(name in os.environ for name in variables) or any(
+        typed.startswith(options) or typed.lower().startswith(("openrouter:", "nous:")) for typed in arguments
+    )
     if arguments[:1] != ["chat"] or elsewhere or {"-h", "--help"} & {*arguments}:
         return nullcontext()
     from hermes_cli.models.loader import Prewarm  # noqa: PLC0415 - asyncio: other commands do without
@@ -56,6 +58,28 @@ def _save_time() -> None:
 
 def main() -> NoReturn:
     """Run `hermes` and exit with a code from `ExitCode`."""
+    try:
+        _run()
+    except SystemExit as end:
+        _leave_tools(end)
+        raise
+
+
+def _leave_tools(end: SystemExit) -> None:
+    """End the process here if a function that the model called still runs.
+
+    Python aborts the process if such a thread is writing while the interpreter ends.
+    """
+    import threading  # noqa: PLC0415 - imported long since, by whatever started a thread
+
+    if any(thread.name == "tool" for thread in threading.enumerate()):
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError):
+                stream.flush()
+        os._exit(end.code if isinstance(end.code, int) else ExitCode.FAILED)
+
+
+def _run() -> NoReturn:
     for number in {signal.SIGINT, getattr(signal, "SIGBREAK", signal.SIGINT)}:  # Ctrl-Break, on Windows
         signal.signal(number, _interrupt)
     for name in ("SIGTERM", "SIGHUP"):  # a service that stops, a window that is closed

@@ -100,6 +100,7 @@ class Console:
             no_color=off,
             force_terminal=self.color or None,
             highlight=False,
+            emoji=False,  # of what is quoted, `:x:` stays what it is
             soft_wrap=True,
         )
 

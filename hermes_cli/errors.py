@@ -28,7 +28,7 @@ DOUBLED = re.compile(r"[^\s./\\]\.\.$")  # "..", alone or behind a slash, is a f
 
 
 class ExitCode(IntEnum):
-    """Exit codes of the process; documented in the README, never renumbered."""
+    """Exit codes of the process; documented in docs/commands.md, never renumbered."""
 
     OK = 0
     FAILED = 1

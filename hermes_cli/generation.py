@@ -10,7 +10,6 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self, TypeVar
-from weakref import WeakValueDictionary
 
 from hermes_cli.engine.protocol import Done, Engine, ModelInfo, TextEvent, TokenLogprobs
 from hermes_cli.engine.request import PARAMETERS, GenerationRequest, ReasoningOptions, SamplingOptions, encode
@@ -43,8 +42,6 @@ from hermes_cli.prompting.turn_grammar import (
 )
 
 if TYPE_CHECKING:
-    import asyncio
-
     from hermes_cli.catalog.models import CatalogModel as KnownModel
 
 
@@ -55,7 +52,8 @@ THINK_END = "I have thought long enough, and answer now."
 
 T = TypeVar("T")
 
-THREADS_OF_CLIENT = 2  # that one client can have at once; there are at least five (concurrent.futures)
+COUNTED = 1 << 20  # characters of a prompt whose tokens are counted, even if it is too long
+LONGEST_TOKEN = 1024  # bytes; those of vocabularies have 128 at most, or a few more
 
 
 @dataclass(frozen=True)
@@ -95,6 +93,7 @@ class TurnRequest:
         client: name of the client; engines are fair among clients.
         shift: where the context length ends, go on without the older half of the conversation.
         speculate: speculative decoding may be used; the text is the same.
+        calls_without_tools: what looks like a call is one, though no tools are on offer.
     """
 
     messages: Sequence[Message]
@@ -111,6 +110,7 @@ class TurnRequest:
     shift: bool = False
     speculate: bool = True
     continues: bool = False
+    calls_without_tools: bool = True
 
 
 class ChatModel:
@@ -137,7 +137,6 @@ class ChatModel:
         self.takes_tools, self.reasons = self.choice.format.takes_tools, self.choice.format.reasons
         self._known = known
         self._raw_turns = RawTurnCache()
-        self._turns = ThreadTurns()
 
     @classmethod
     async def open(cls, engine: Engine, *, known: KnownModel | None = None, template: str | None = None) -> Self:
@@ -190,9 +189,15 @@ class ChatModel:
         """
         messages = turn.messages[:-1] if turn.continues else turn.messages
         conversation = PromptInput(messages, turn.tools, turn.options, self._raw_turns, self._specials)
+        size = sum(len(message.content or "") + len(message.reasoning or "") for message in turn.messages)
+        self._check_length(sum(len(message.content or "") for message in messages if message.role != "assistant"))
+
+        def render() -> Prompt:
+            prompt = self.choice.format.render(conversation)
+            return prompt.continued(turn.messages[-1], self._specials) if turn.continues else prompt
+
         # In a thread: long conversations and the templates of files take their time.
-        prompt = await self._turns.run(turn.client, lambda: self.choice.format.render(conversation))
-        return prompt.continued(turn.messages[-1], self._specials) if turn.continues else prompt
+        return await _in_turn(turn.client, render, size)
 
     async def count(self, turn: TurnRequest) -> int:
         """Return the number of tokens in a turn's prompt, without the BOS token that the engine puts before it."""
@@ -255,15 +260,23 @@ class ChatModel:
 
     async def _pieces(self, client: str, text: str) -> tuple[str, ...]:
         """Return a prompt in pieces that can be tokenized; raise ContextFullError if there are more than tokens fit."""
-        pieces = await self._turns.run(client, lambda: self._specials.cut(text))
-        if len(pieces) > self.loaded.context:
+        pieces = await _in_turn(client, lambda: self._specials.cut(text), len(text))
+        self._check_tokens(len(pieces))
+        return pieces
+
+    def _check_length(self, characters: int) -> None:
+        """Raise ContextFullError if text is longer than all tokens that fit can be."""
+        if characters > COUNTED:  # of shorter ones the tokens are counted
+            self._check_tokens(characters // LONGEST_TOKEN)
+
+    def _check_tokens(self, least: int) -> None:
+        if least > self.loaded.context:
             raise ContextFullError(
-                f"the prompt has over {len(pieces):,} tokens, the context length is {self.loaded.context:,} tokens.",
-                hint="shorten the prompt, or ask for a longer context with --context.",
-                prompt_tokens=len(pieces),
+                f"the prompt has over {least:,} tokens, the context length is {self.loaded.context:,} tokens.",
+                hint="shorten the prompt; --context gives a longer context, if the model was trained for one.",
+                prompt_tokens=least,
                 context_length=self.loaded.context,
             )
-        return pieces
 
     async def _count(self, client: str, text: str) -> int:
         pieces = await self._pieces(client, text)
@@ -271,6 +284,12 @@ class ChatModel:
         texts = {*pieces, *("\n" + piece for piece in behind), *("\n" for _ in behind)}  # what `encode` may ask for
         tokens = {text: await self.engine.tokenize(text) for text in texts}
         return len(encode(pieces, tokens.__getitem__))
+
+
+async def _in_turn(client: str, work: Callable[[], T], size: int) -> T:
+    from hermes_cli.threads import in_turn  # noqa: PLC0415 - commands that never generate import this module, too
+
+    return await in_turn(client, work, size=size)
 
 
 def _without_grammar(constraints: Constraints) -> Constraints:
@@ -299,36 +318,15 @@ def _without_grammar(constraints: Constraints) -> Constraints:
     return Constraints()
 
 
-class ThreadTurns:
-    """Threads for work that takes long and cannot be cancelled; each client has a share of them."""
-
-    def __init__(self) -> None:
-        self._clients: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
-
-    async def run(self, client: str, work: Callable[[], T]) -> T:
-        """Return the result of some work in a thread, when it is the client's turn."""
-        import asyncio  # noqa: PLC0415 - as above
-
-        turns = self._clients.setdefault(client, asyncio.Semaphore(THREADS_OF_CLIENT))
-        await turns.acquire()
-        running = asyncio.get_running_loop().run_in_executor(None, work)
-
-        def end(done: asyncio.Future[T]) -> None:
-            turns.release()  # not before, even if nobody waits for the result any more
-            if not done.cancelled():
-                done.exception()  # whoever waits has it
-
-        running.add_done_callback(end)
-        return await asyncio.shield(running)
-
-
 class _Reader:
     """Makes events of the text of a turn, and keeps the whole turn."""
 
     def __init__(self, turn: TurnRequest, prompt: Prompt) -> None:
         names = [str(tool["function"]["name"]) for tool in turn.tools]
         self._parser = Parser(
-            tools=names or None, prompt_opens_think=prompt.inside_reasoning, early=turn.constraints.calls is not None
+            tools=names or (None if turn.calls_without_tools else ()),
+            prompt_opens_think=prompt.inside_reasoning,
+            early=turn.constraints.calls is not None,
         )
         self._stops = turn.stops
         self._text = [prompt.opening]

@@ -135,7 +135,7 @@ def _hashes(content: Content) -> tuple[str, str, int]:
 
 
 def _is_large(name: str) -> bool:
-    return ".gguf" in name
+    return ".gguf" in name or name.endswith((".safetensors", "tokenizer.json"))
 
 
 class Handler(BaseHTTPRequestHandler):

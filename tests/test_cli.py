@@ -211,13 +211,13 @@ def test_the_error_tree_is_drawn_in_its_docstring() -> None:
 
 
 def test_exit_codes_are_documented() -> None:
-    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    page = (REPOSITORY / "docs" / "commands.md").read_text(encoding="utf-8")
     for code in ExitCode:
-        assert re.search(rf"^\| {code.value} +\|", readme, re.MULTILINE), code
+        assert re.search(rf"^\| {code.value} +\|", page, re.MULTILINE), code
 
 
 def test_environment_variables_are_documented(hermes: RunHermes) -> None:
-    pages = "".join((REPOSITORY / name).read_text(encoding="utf-8") for name in ("README.md", "docs/serve.md"))
+    pages = "".join((REPOSITORY / name).read_text(encoding="utf-8") for name in ("docs/commands.md", "docs/serve.md"))
     used = set()
     for source in (REPOSITORY / "hermes_cli").rglob("*.py"):
         used |= set(re.findall(r"(?<!_)HERMES_LLM_[A-Z_]*[A-Z]", source.read_text(encoding="utf-8")))

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import HANG, RunHermes, WaitFor
+from conftest import RunHermes, WaitFor
 from desk import finish
 from fake_engine import FakeEngine
 from hypothesis import given
@@ -21,7 +19,6 @@ from hermes_cli.engine.embedded.llama import LlamaModel
 from hermes_cli.engine.embedded.vocabulary import prompt_tokens
 from hermes_cli.errors import UsageError
 from hermes_cli.generation import (
-    THREADS_OF_CLIENT,
     CallArguments,
     CallFinished,
     CallStarted,
@@ -34,7 +31,6 @@ from hermes_cli.generation import (
     PromptOptions,
     Reasoning,
     SamplingOptions,
-    ThreadTurns,
     TurnRequest,
 )
 from hermes_cli.paths import asset
@@ -291,27 +287,3 @@ def test_text_goes_on_where_the_client_stopped(answer: Answer) -> None:
     for end in (4, text.index(" tiny")):  # ends of words: half a word is other tokens
         events, _ = answer(begun("Who are you?", text[:end]))
         assert text[:end] + said(events, Content) == text
-
-
-def test_a_client_that_keeps_its_threads_busy_leaves_others_theirs() -> None:
-    """Even if it leaves: what runs in a thread goes on."""
-
-    async def story() -> list[str]:
-        turns, release = ThreadTurns(), threading.Event()
-        begun: list[str] = []
-
-        def hold() -> None:
-            begun.append("greedy")
-            assert release.wait(HANG)
-
-        greedy = [asyncio.ensure_future(turns.run("greedy", hold)) for _ in range(20)]
-        await asyncio.sleep(0)
-        for task in greedy[:THREADS_OF_CLIENT]:
-            task.cancel()
-        await turns.run("honest", lambda: begun.append("honest"))
-        assert begun.count("greedy") <= THREADS_OF_CLIENT
-        release.set()
-        await asyncio.gather(*greedy, return_exceptions=True)
-        return begun
-
-    assert asyncio.run(story()).count("greedy") == 20

@@ -1,7 +1,6 @@
 """Write completions/ anew, or with --check fail if it is not what the program generates.
 
-The shell scripts are Typer's own; they ask `hermes` for what can follow. That for zsh is completed: as a file in zsh's
-folder of functions, Typer's only declares itself at the first Tab, and offers nothing.
+The shell scripts are Typer's own; they ask `hermes` for what can follow.
 """
 
 import os
@@ -20,13 +19,7 @@ def script(program: str, shell: str) -> str:
     environment = {**os.environ, variable: f"source_{shell}"}
     executable = Path(sys.executable).with_name(program)
     text = subprocess.run([executable], env=environment, check=True, capture_output=True, text=True).stdout
-    text = text.strip() + "\n"
-    if shell == "zsh":
-        declare = text.splitlines()[-1]
-        call = declare.split()[1]
-        loaded = f'if [[ $funcstack[1] == _{program} ]]; then\n  {call} "$@"\nelse\n  {declare}\nfi\n'
-        text = text.removesuffix(f"{declare}\n") + loaded
-    return text
+    return text.strip() + "\n"
 
 
 def main(*, check: bool) -> int:

@@ -55,6 +55,8 @@ SCREENS: dict[str, tuple[str, ...]] = {
     "plan": ("plan", "hermes-3:8b"),
     "plan-gpus": ("plan", "hermes-4:70b:Q4_K_M", "--context", "65536", *CARD),
     "plan-too-large": ("plan", "hermes-4:405b"),
+    "plan-engine": ("plan", "hermes-4:405b@bf16", "--gpu", "8xH100", "--nodes", "2"),
+    "recommend-engine": ("recommend", "--gpu", "8xH200", "--users", "64"),
     "hardware": ("hardware",),
     "verify": ("verify",),
     "du": ("du",),

@@ -3,9 +3,10 @@
     python tools/server_attack.py                    # all attacks, a few minutes
     python tools/server_attack.py flood runs         # some of them
 
-Beside each attack 20 honest clients ask short questions. The table has the longest wait for /health, the memory that
-all processes of the server had more at the peak, how often an engine was started again, and the honest clients' usual
-and longest seconds, with and without the attack. Every attack is a few requests, most of whose clients leave early.
+Beside each attack 20 honest clients ask short questions. The table has the longest time that the server's event loop
+was held, the longest wait for /health, the memory that all processes of the server had more at the peak, how often an
+engine was started again, and the honest clients' usual and longest seconds, with and without the attack. Every attack
+is a few requests, most of whose clients leave early. They come from a process of their own, made before the clock runs.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
+import multiprocessing
+import os
 import statistics
 import struct
 import subprocess
@@ -25,15 +28,41 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event, Thread
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
 
 HONEST, QUESTIONS = 20, 4  # clients, and what each asks
 PATIENCE = 60.0  # seconds for an answer
 LEAVES = 2.0  # seconds after which an attacker leaves
+FIRST = 0.5  # seconds that an attack comes earlier than the honest clients
 EVERY = 0.02  # seconds between two looks
 MIB = 1 << 20
+# `hermes serve` that writes, each time it is longer than before, how long its event loop was held into a file.
+METERED = """
+import asyncio, os, struct, sys, time
+from hermes_cli.server import run
+file, serve = os.open(sys.argv.pop(1), os.O_RDWR), run._run
+async def meter():
+    while True:
+        asked, worked = time.monotonic(), time.process_time()
+        await asyncio.sleep(0.005)
+        held = min(time.monotonic() - asked - 0.005, time.process_time() - worked)  # not by other programs
+        if held > struct.unpack("d", os.pread(file, 8, 0))[0]:
+            os.pwrite(file, struct.pack("d", held), 0)
+async def metered(*parts):
+    task = asyncio.ensure_future(meter())
+    try:
+        return await serve(*parts)
+    finally:
+        task.cancel()
+run._run = metered
+from hermes_cli.cli import main
+main()
+"""
 
 Request = tuple[str, object]  # the path and the body
 
@@ -50,6 +79,7 @@ class Attack:
 class Measured:
     """What one round of questions showed, in seconds and bytes."""
 
+    held: float = 0.0
     health: float = 0.0
     memory: int = 0
     restarts: int = 0
@@ -139,7 +169,8 @@ def _text(key: str, text: str) -> bytes:
 def serving(folder: Path) -> Iterator[tuple[int, psutil.Process]]:
     """Run a server for the demo model and those that are attacks; its port, and its process."""
     flags = ("--port", "0", "--context", "1024", "--slots", "8", "--quiet")
-    command = [sys.executable, "-m", "hermes_cli", "serve", "demo", *write_models(folder), *flags]
+    (folder / "held").write_bytes(bytes(8))
+    command = [sys.executable, "-c", METERED, str(folder / "held"), "serve", "demo", *write_models(folder), *flags]
     with (
         (folder / "log").open("wb") as log,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, cwd=folder, text=True) as server,
@@ -157,12 +188,11 @@ def serving(folder: Path) -> Iterator[tuple[int, psutil.Process]]:
                 server.kill()
 
 
-def ask(port: int, request: Request, seconds: float = PATIENCE) -> str:
+def ask(port: int, path: str, body: bytes, seconds: float = PATIENCE) -> str:
     """Send one request; return its status, or why there is none."""
-    path, body = request
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=seconds)
     try:
-        connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
+        connection.request("POST", path, body, {"Content-Type": "application/json"})
         return str(connection.getresponse().status)
     except TimeoutError:
         return "left"
@@ -172,28 +202,48 @@ def ask(port: int, request: Request, seconds: float = PATIENCE) -> str:
         connection.close()
 
 
-def measure(port: int, server: psutil.Process, attack: Attack | None) -> Measured:
+def attack(name: str, port: int, pipe: Connection) -> None:
+    """Make the requests of an attack, send them when told to, and tell their statuses."""
+    requests = [(path, json.dumps(body).encode()) for path, body in ATTACKS[name].requests()]
+    with ThreadPoolExecutor(len(requests)) as pool:
+        pipe.send(None)
+        pipe.recv()
+        asked = [pool.submit(ask, port, path, body, ATTACKS[name].leaves) for path, body in requests]
+        pipe.send(sorted(future.result() for future in asked))
+
+
+def measure(port: int, server: psutil.Process, folder: Path, name: str = "") -> Measured:
     """Ask all questions, beside an attack or without."""
     measured, over = Measured(), Event()
+    here, there = multiprocessing.Pipe()
+    attacker = multiprocessing.get_context("spawn").Process(target=attack, args=(name, port, there))
+    if name:
+        attacker.start()
+        here.recv()
     base = used(server)
+    held = os.open(folder / "held", os.O_RDWR)
+    os.pwrite(held, bytes(8), 0)
     watchers = [
         Thread(target=watch_health, args=(port, measured, over)),
         Thread(target=watch_memory, args=(server, measured, base, over)),
     ]
     for watcher in watchers:
         watcher.start()
-    with ThreadPoolExecutor(HONEST + 16) as pool:
-        attacking = []
-        if attack:
-            attacking = [pool.submit(ask, port, request, attack.leaves) for request in attack.requests()]
-            time.sleep(0.5)  # it comes first
+    if name:
+        here.send(None)
+        time.sleep(FIRST)
+    with ThreadPoolExecutor(HONEST) as pool:
         for waited in pool.map(lambda client: honest(port, client), range(HONEST)):
             measured.honest += [seconds for seconds, status in waited if status == "200"]
             measured.failed += sum(status != "200" for _, status in waited)
-        measured.answers = sorted(future.result() for future in attacking)
+    if name:
+        measured.answers = here.recv()
+        attacker.join()
     over.set()
     for watcher in watchers:
         watcher.join()
+    (measured.held,) = struct.unpack("d", os.pread(held, 8, 0))
+    os.close(held)
     return measured
 
 
@@ -201,8 +251,9 @@ def honest(port: int, client: int) -> list[tuple[float, str]]:
     """Ask some questions, one after the other; seconds and status of each."""
     waited = []
     for number in range(QUESTIONS):
+        path, body = chat(f"What is {client} and {number}?", model="demo")
         started = time.monotonic()
-        status = ask(port, chat(f"What is {client} and {number}?", model="demo"))
+        status = ask(port, path, json.dumps(body).encode())
         waited.append((time.monotonic() - started, status))
     return waited
 
@@ -243,15 +294,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("attacks", nargs="*", choices=[[], *ATTACKS], help="all, if none is named")
     names = parser.parse_args().attacks or list(ATTACKS)
-    print("| attack | /health | memory | started | usual | longest | failed | attackers |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
-    for name in ["(none)", *names]:
+    print("| attack | loop held | /health | memory | started | usual | longest | failed | attackers |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    for name in ["", *names]:
         with tempfile.TemporaryDirectory() as folder, serving(Path(folder)) as (port, server):
-            measure(port, server, None)  # all is warm
-            found = measure(port, server, ATTACKS.get(name))
+            measure(port, server, Path(folder))  # all is warm
+            found = measure(port, server, Path(folder), name)
         usual, longest = (statistics.median(found.honest), max(found.honest)) if found.honest else (0.0, 0.0)
         row = (
-            name,
+            name or "(none)",
+            f"{found.held * 1000:.0f} ms",
             f"{found.health:.2f} s",
             f"{found.memory / MIB:.0f} MB",
             found.restarts,

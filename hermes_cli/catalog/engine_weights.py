@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 from hermes_cli.catalog.models import layer_tensors
 
 if TYPE_CHECKING:
-    from hermes_cli.catalog.models import Architecture, CatalogModel
+    from hermes_cli.catalog.models import Architecture, CatalogModel, Catalogue
 
 WeightFormat = Literal["bf16", "fp8", "awq", "nvfp4"]
 WEIGHT_FORMATS: tuple[WeightFormat, ...] = get_args(WeightFormat)
@@ -37,11 +37,17 @@ TITLES: dict[WeightFormat, str] = {
 
 @dataclass(frozen=True)
 class EngineWeights:
-    """A model of the catalogue in one format, as vLLM and SGLang load it; `repo` is on the Hub."""
+    """A model of the catalogue in one format, as vLLM and SGLang load it.
+
+    Attributes:
+        repo: on the Hub; of a model that is in no catalogue perhaps a folder.
+        size: bytes of its files, where it is in no catalogue and quantized in a way that nothing else tells.
+    """
 
     model: CatalogModel
     format: WeightFormat
     repo: str
+    size: int | None = None
 
     @property
     def is_8bit_awq(self) -> bool:
@@ -56,7 +62,7 @@ class EngineWeights:
     @property
     def name(self) -> str:
         """Return the name on the command line, such as `hermes-4:70b@fp8`."""
-        return f"{self.model.short}@{self.suffix}"
+        return f"{self.model.short}@{self.suffix}" if self.model.generation else self.model.short
 
     @property
     def title(self) -> str:
@@ -71,6 +77,9 @@ class EngineWeights:
     @property
     def bits(self) -> float:
         """Return the bits of a weight of the layers."""
+        if self.size is not None:
+            in_layers = matrix_elements(self.model.architecture)
+            return max(self.size - 2 * (self.model.parameters - in_layers), 0) * 8 / in_layers
         return AWQ_8BIT if self.is_8bit_awq else BITS[self.format]
 
     @property
@@ -112,3 +121,10 @@ def named_weights(model: CatalogModel, suffix: str) -> EngineWeights | None:
     return next(
         (weights for weights in engine_weights(model) if wanted in {weights.suffix, weights.repo.lower()}), None
     )
+
+
+def listed_weights(repo: str, catalogue: Catalogue) -> EngineWeights | None:
+    """Return the weights that a repository holds, if the catalogue lists it."""
+    wanted = repo.lower()
+    every = (weights for model in catalogue.models for weights in engine_weights(model))
+    return next((weights for weights in every if weights.repo.lower() == wanted), None)

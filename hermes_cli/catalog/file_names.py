@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 
 # Names for the same thing, as listings and people write them (llama.cpp's own aliases, and `fp16`).
 ALIASES = {"fp32": "F32", "fp16": "F16", "q3k": "Q3_K_M", "q4k": "Q4_K_M", "q5k": "Q5_K_M"}
@@ -31,8 +31,19 @@ _FORMS = rf"""
       | (mxfp\d|nvfp\d)(?:~(moe))?
       | (bf16|f16|f32|f64|fp16|fp32)
     )""".replace("~", "[-_]?")
-_QUANTIZATION = re.compile(_FORMS, re.VERBOSE | re.IGNORECASE)
-_IN_NAME = re.compile(rf"(?<![a-z0-9])(?:{_FORMS}|q[4568])(?![a-z0-9])", re.VERBOSE | re.IGNORECASE)
+
+
+@cache
+def _quantization() -> re.Pattern[str]:
+    """Return the pattern of a quantization. It takes 6 ms to compile, which not every command needs."""
+    return re.compile(_FORMS, re.VERBOSE | re.IGNORECASE)
+
+
+@cache
+def _in_name() -> re.Pattern[str]:
+    """Return the pattern of a quantization within a name."""
+    return re.compile(rf"(?<![a-z0-9])(?:{_FORMS}|q[4568])(?![a-z0-9])", re.VERBOSE | re.IGNORECASE)
+
 
 _REMOVED = re.compile(r"_[48]_[48]$|^Q4_[23]\Z")  # Q4_0_4_4, IQ4_NL_4_4, Q4_2 and their kin
 _IK_LLAMA = re.compile(r"^IQ\d_(K|KS|KSS|KL|KT|BN)(_|$)|_R(4|8|16)$|^Q8_KV")
@@ -83,7 +94,7 @@ def read_quantization(text: str) -> str | None:
     word = normalize_name(text)
     if word in ALIASES:
         return ALIASES[word]
-    match = _QUANTIZATION.fullmatch(word)
+    match = _quantization().fullmatch(word)
     return _spelled(match) if match else None
 
 
@@ -103,7 +114,7 @@ def quantization_in_file_name(path: str) -> str | None:
 
 def _last_quantization(path: str) -> re.Match[str] | None:
     for name in reversed(_stem(path).split("/")):
-        matches = list(_IN_NAME.finditer(name))
+        matches = list(_in_name().finditer(name))
         if matches:
             return matches[-1]
     return None
@@ -184,9 +195,9 @@ class ModelFiles:
     def title(self) -> str:
         """Return the plain name of the model: the same for all its quantizations."""
         folder, _, name = _stem(self.first).rpartition("/")
-        if match := next(reversed(list(_IN_NAME.finditer(name))), None):
+        if match := next(reversed(list(_in_name().finditer(name))), None):
             name = name[: match.start()] + name[match.end() :]
-        elif not _IN_NAME.search(folder):
+        elif not _in_name().search(folder):
             name = f"{folder}/{name}"
         return normalize_name(re.sub(r"[-._](i1|imat|imatrix)(?=$|[-._])", "", name, flags=re.IGNORECASE))
 
@@ -229,7 +240,7 @@ def _companion(group: ModelFiles) -> str | None:
 def _plain_name(path: str) -> str:
     """Return the nearest folder and the name in lower case, without the ending and a quantization at the end."""
     folder, _, name = _stem(path).lower().rpartition("/")
-    match = next(reversed(list(_IN_NAME.finditer(name))), None)
+    match = next(reversed(list(_in_name().finditer(name))), None)
     if match and match.end() == len(name):
         name = name[: match.start()].rstrip("-._ ")
     return f"{folder.rpartition('/')[2]}/{name}"

@@ -165,10 +165,25 @@ class ComputedSizes(CatalogEntry, frozen=True):
     imatrix: dict[str, Count]
 
 
+class HostedPrice(CatalogEntry, frozen=True):
+    """What a service asked for a model on a day, in USD per million tokens, and its context in tokens there."""
+
+    input: Annotated[float, Meta(ge=0)]
+    output: Annotated[float, Meta(ge=0)]
+    context: Count
+    date: Annotated[str, Meta(pattern=r"^\d{4}-\d\d-\d\d$")]
+
+    @property
+    def text(self) -> str:
+        """Return it in words: "$0.13 in, $0.40 out per million tokens on 2026-07-02"."""
+        return f"${self.input:.2f} in, ${self.output:.2f} out per million tokens on {self.date}"
+
+
 class CloudNames(CatalogEntry, frozen=True):
     """Names of the model at hosted services; `retired` ones are no longer offered."""
 
     openrouter: str | None = None
+    openrouter_price: HostedPrice | None = None
     nous_portal: str | None = None
     retired: tuple[str, ...] = ()
 

@@ -17,12 +17,14 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from hermes_cli.catalog.engine_weights import EngineWeights, engine_weights, named_weights
+from hermes_cli.catalog.engine_weights import EngineWeights, engine_weights, listed_weights, named_weights
 from hermes_cli.catalog.file_names import ALIASES, normalize_name
 from hermes_cli.errors import NotFoundError, UsageError
 
@@ -93,7 +95,7 @@ class ModelNames:
     """The names of one catalogue, ready to be looked up."""
 
     def __init__(self, catalogue: Catalogue) -> None:
-        self._models = catalogue.models
+        self._catalogue, self._models = catalogue, catalogue.models
         families: dict[str, list[CatalogModel]] = {}
         self._known: dict[str, CatalogModel] = {}
         for model in catalogue.models:
@@ -153,7 +155,7 @@ class ModelNames:
         if weights is None:
             offered = ", ".join(weights.name for weights in engine_weights(reference.model))
             raise NotFoundError(
-                f"{reference.model.short} has no weights {suffix} for vLLM and SGLang.",
+                f"{reference.model.short} has no weights {suffix or 'without a name'} for vLLM and SGLang.",
                 hint=f"choose one of: {offered}; or one for llama.cpp: hermes show {reference.model.short}",
             )
         return WeightsReference(weights.repo, weights)
@@ -169,9 +171,7 @@ class ModelNames:
         """Return the weights whose repository this is; those as published go by the model's own name."""
         if address.file is not None or address.quantization is not None:
             return None
-        wanted = address.repo.lower()
-        every = (weights for model in self._models for weights in engine_weights(model))
-        weights = next((weights for weights in every if weights.repo.lower() == wanted), None)
+        weights = listed_weights(address.repo, self._catalogue)
         return WeightsReference(weights.repo, weights) if weights else None
 
     def _in_catalogue(self, text: str) -> CatalogueReference | None:
@@ -196,6 +196,8 @@ class ModelNames:
         if name is None:
             offered = dict.fromkeys(name for repository in model.gguf for name in repository.quantizations)
             hint = f"choose one of: {', '.join(offered)}" if offered else "leave the quantization out."
+            if near := near_quantizations(typed, offered):
+                hint = f"did you mean {' or '.join(near)}? All of them: hermes show {model.short}"
             if weights := named_weights(model, typed):
                 hint = f"for vLLM and SGLang it is {weights.name}; for llama.cpp {hint}"
             raise NotFoundError(f"{model.short} has no quantization {typed}.", hint=hint)
@@ -228,8 +230,19 @@ class ModelNames:
         import difflib  # noqa: PLC0415 - some milliseconds, and only errors need it
 
         near = several or list(dict.fromkeys(known[key] for key in difflib.get_close_matches(wanted, known, 4)))
-        hint = f"did you mean {' or '.join(near)}? All of them: hermes list" if near else "list them: hermes list"
+        others = f"the models of others are on the Hub: hermes search {shlex.quote(text)}; ours: hermes list"
+        hint = f"did you mean {' or '.join(near)}? All of them: hermes list" if near else others
         return NotFoundError(f"there is no model named {text} and no such file.", hint=hint)
+
+
+def near_quantizations(typed: str, offered: Iterable[str]) -> list[str]:
+    """Return the quantizations that somebody may have meant, the most used first: those of as many bits, or alike."""
+    import difflib  # noqa: PLC0415 - as above
+
+    names = {normalize_name(name): name for name in offered}
+    typed = normalize_name(typed)
+    alike = difflib.get_close_matches(typed, names, 2)
+    return [name for key, name in names.items() if key.startswith(typed)][:3] or [names[key] for key in alike]
 
 
 def named_quantization(typed: str, model: CatalogModel) -> str | None:

@@ -46,7 +46,8 @@ def read_schema(text_or_path: str) -> Mapping[str, Any]:
     try:
         schema = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"--schema: this is no JSON: {error}.", hint=f"give {_EXAMPLE}") from None
+        where = "" if typed else f" {text_or_path}"
+        raise UsageError(f"--schema{where}: this is not JSON: {error}.", hint=f"give {_EXAMPLE}") from None
     if not isinstance(schema, dict):
         raise UsageError("--schema: a schema is a JSON object.", hint=f"give {_EXAMPLE}")
     return schema

@@ -30,6 +30,8 @@ COMMANDS = {
     "service": ("service", "Start a server whenever you log in."),
     "connect": ("connect", "Write the settings that a client needs for a server that runs."),
     "mcp": ("mcp", "Offer a local Hermes to other agents, as an MCP server."),
+    "login": ("login", "Store the key of a service that hosts Hermes models."),
+    "logout": ("logout", "Remove such a key."),
     "list": ("list", "List the Hermes models, with sizes and what they can do."),
     "show": ("show", "Show everything about one model, a file or a repository."),
     "recommend": ("recommend", "Recommend what fits this machine, or another one."),
@@ -45,6 +47,7 @@ COMMANDS = {
     "hardware": ("hardware", "Show what this machine has and what hermes can use of it."),
     "engine": ("engine", "List, check and install other engines: llama-server, vLLM, SGLang."),
     "doctor": ("doctor", "Check this installation, and say what mends each problem."),
+    "config": ("config", "Defaults and presets of chats, settings of servers."),
     "catalog": ("catalog", "Check the catalogue, or bring it up to date."),
     "paths": ("paths", "Show the folders of hermes."),
 }
@@ -118,6 +121,10 @@ def run(arguments: Sequence[str], started: Prewarm | None = None) -> int:
         from hermes_cli.commands.completing import complete
 
         return complete(application, name, shell)
+    if instruction == "source" or {"--install-completion", "--show-completion"} & {*words}:
+        from hermes_cli.commands.completing import mend_zsh_script
+
+        mend_zsh_script()
     try:
         return application(words, prog_name=name, obj=started, standalone_mode=False) or ExitCode.OK
     except mistyped.TYPER_ERROR as error:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
-from hermes_cli.chat.conversation import ChatOptions
 from hermes_cli.commands.completing import draft_models, first_model, models, one_of, session_names
+from hermes_cli.commands.config import apply_preset, from_config, names_from_config, preset_names
 from hermes_cli.commands.options import (
     DevicesOption,
     EngineArgumentOption,
@@ -32,7 +32,6 @@ from hermes_cli.commands.options import (
 )
 from hermes_cli.console import Console, Voice, stdin_is_terminal
 from hermes_cli.errors import NotFoundError, NotInstalledError, UsageError
-from hermes_cli.planning.load_plan import LoadOverrides
 
 if TYPE_CHECKING:
     from hermes_cli.engine.embedded.messages import LoraFile
@@ -66,6 +65,16 @@ def command(
             "-m",
             metavar="MODEL",
             autocompletion=models,
+        ),
+    ] = None,
+    preset: Annotated[  # noqa: ARG001 - its callback has read it
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Options that you keep under a name: hermes config.",
+            callback=apply_preset,
+            is_eager=True,
+            autocompletion=preset_names,
         ),
     ] = None,
     endpoint: Annotated[
@@ -242,34 +251,30 @@ def command(
     """
     if resume is not None and go_on:
         raise UsageError("--continue and --resume exclude each other.", hint="--resume NAME is enough.")
-    if endpoint and engine_url:
-        raise UsageError(
-            "--endpoint and --engine-url exclude each other.",
-            hint="--endpoint talks with any server; --engine-url uses hermes' own prompts and parser with an engine.",
-        )
     if not save and (resume is not None or go_on):
         raise UsageError("--no-save cannot go on with what was saved.", hint="leave --no-save out.")
     if "" in (stop or ()):
         raise UsageError("--stop is empty.", hint="give a text, or leave --stop out.")
 
-    typed, text = model_and_prompt(words or [], named=bool(model or endpoint), console=console)
+    named = bool(endpoint or (model and not from_config(ctx, "model")))
+    typed, text = model_and_prompt(words or [], named=named, console=console)
+
+    at_service = _hosted(model or typed)
+    _check_exclusive(endpoint, engine_url, engine, model or typed if at_service else None)
+    endpoint, model = at_service or (endpoint, model)
 
     from hermes_cli import paths
-    from hermes_cli.chat.conversation import read_schema
+    from hermes_cli.chat.conversation import ChatOptions, read_schema
     from hermes_cli.chat.slash.files import read_attachment, unread_files
     from hermes_cli.commands.run_chat import ChatArguments, run_interactive, run_oneshot
     from hermes_cli.hardware.selection import device_names, reserve_bytes
     from hermes_cli.models.loader import Prewarm
     from hermes_cli.models.resolve import ModelRequest
+    from hermes_cli.planning.load_plan import LoadOverrides
 
     for name in unread_files(" ".join(words or ()), system or ""):
         console.warn(f"@{name} is sent as it stands; to send the file: --file {shlex.quote(name)}")
     choice = _engine(engine, engine_command, engine_arg, rpc)
-    if engine and (endpoint or engine_url):
-        raise UsageError(
-            f"--engine and {'--endpoint' if endpoint else '--engine-url'} exclude each other.",
-            hint="--engine starts an engine; the other one is for what runs already.",
-        )
     prewarm: Prewarm = ctx.obj or ctx.with_resource(Prewarm(engine=not (endpoint or engine_url or choice)))
     prewarm.verbose = verbose
     sampling = {
@@ -280,15 +285,16 @@ def command(
         "repeat_penalty": repeat_penalty,
         "seed": seed,
     }
+    settled = names_from_config(ctx) if resume is not None or go_on else set()  # which the session has its own of
     options = ChatOptions(
-        system=system,
-        think=think,
-        think_budget=think_budget,
-        schema=None if schema is None else read_schema(schema),
-        sampling={name: value for name, value in sampling.items() if value is not None},
-        max_tokens=max_tokens,
-        stops=tuple(stop or ()),
-        shift=context_shift,
+        system=None if "system" in settled else system,
+        think=None if "think" in settled else think,
+        think_budget=None if "think_budget" in settled else think_budget,
+        schema=None if schema is None or "schema" in settled else read_schema(schema),
+        sampling={name: value for name, value in sampling.items() if value is not None and name not in settled},
+        max_tokens=None if "max_tokens" in settled else max_tokens,
+        stops=() if "stop" in settled else tuple(stop or ()),
+        shift=context_shift and "context_shift" not in settled,
     )
     kind = None if kv_type is None else kv_type_named(kv_type)
     allowed, left_free = device_names(devices), reserve_bytes(reserve)
@@ -297,7 +303,7 @@ def command(
     settings = ModelRequest("", overrides, yarn, draft, tuple(map(lora_file, lora or ())), template, prefixes)
     settings = replace(settings, engine_url=engine_url, engine=choice, tokenizer=Path(tokenizer) if tokenizer else None)
     arguments = ChatArguments(
-        model=model or typed,
+        model=typed or (None if "model" in settled else model),
         endpoint=endpoint,
         resume=resume,
         go_on=go_on,
@@ -322,6 +328,29 @@ def command(
         quoted = shlex.quote(" ".join(words or ()))
         hint = f"if this is a question, put it in quotes: hermes chat {quoted}; if not, {error.hint}"
         raise NotFoundError(error.message, hint=hint) from None
+
+
+def _check_exclusive(endpoint: str | None, engine_url: str | None, engine: str | None, service: str | None) -> None:
+    """Raise UsageError if more than one of them says where the model is."""
+    given = {"--endpoint": endpoint, "--engine-url": engine_url, "--engine": engine, service or "": service}
+    flags = [flag for flag, value in given.items() if value]
+    if len(flags) > 1:
+        raise UsageError(
+            f"{' and '.join(flags)} exclude each other.",
+            hint="--endpoint talks with any server; --engine-url uses hermes' own prompts with an engine that "
+            "runs; --engine starts one.",
+        )
+
+
+def _hosted(name: str | None) -> tuple[str, str] | None:
+    """Return the address and the id of a model at a service, as `openrouter:hermes-4-70b`; None for other names."""
+    if not name or not name.lower().startswith(("openrouter:", "nous:")):
+        return None
+    from hermes_cli.catalog.load import load_catalogue
+    from hermes_cli.chat.endpoint.providers import hosted, hosted_id
+
+    found = hosted(name)
+    return (found[0].host, hosted_id(*found, load_catalogue())) if found else None
 
 
 def _engine(name: str | None, command: str | None, arguments: list[str] | None, rpc: str | None) -> EngineChoice | None:

@@ -24,7 +24,7 @@ from hermes_cli.errors import UsageError
 AGENT_TOKENS = 20_000  # of instructions and tools that agents begin with
 NO_KEY = "none"  # where a client insists on a key and the server has none
 BLOCK = "# hermes connect"  # first and last line of what is ours in a file of somebody else
-_JSON_TOKEN = re.compile(r'"(?:\\.|[^"\\])*"|//[^\n]*|/\*.*?\*/|[{}\[\]:,]|[^\s{}\[\]:,"/]+', re.DOTALL)
+_JSON_TOKEN = re.compile(r'"(?:\\.|[^"\\])*"?|//[^\n]*|/\*.*?(?:\*/|\Z)|[{}\[\]:,]|[^\s{}\[\]:,"/]+', re.DOTALL)
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,17 @@ def complete(application: typer.Typer, program: str, shell: str) -> int:
     return code
 
 
+def mend_zsh_script() -> None:
+    """Have Typer's script complete at the first Tab: loaded as a function, it would only declare itself then."""
+    from typer import _completion_classes, _completion_shared  # the scripts have no public name
+
+    declare = "compdef %(complete_func)s %(prog_name)s\n"
+    called = f'if [[ $funcstack[1] == _%(prog_name)s ]]; then\n  %(complete_func)s "$@"\nelse\n  {declare}fi\n'
+    script = _completion_shared.COMPLETION_SCRIPT_ZSH.replace(declare, called)
+    _completion_shared._completion_scripts["zsh"] = script  # noqa: SLF001 - as above
+    _completion_classes.ZshComplete.source_template = script
+
+
 def joined_words(words: Sequence[str], cursor: int) -> tuple[list[str], str]:
     """Join what bash split at `:` and `=`.
 

@@ -190,7 +190,7 @@ def _show_installed(entries: list[InstalledModel], console: Console) -> None:
             gigabytes(entry.bytes),
             states.get(entry.state, f"incomplete: {entry.present} of {entry.count} files"),
             ", ".join(revision[:7] for revision in entry.revisions) if entry.repo else "imported",
-            entry.file,
+            f"{entry.count} files" if entry.is_weights else entry.file,
         )
         for entry in entries
     ]

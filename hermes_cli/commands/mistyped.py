@@ -22,28 +22,45 @@ COMMANDS = {
     "inspect": ["show"],
     "download": ["pull"],
     "get": ["pull"],
+    "install": ["pull"],
     "fetch": ["pull"],
     "remove": ["rm"],
     "delete": ["rm"],
     "uninstall": ["rm"],
     "ls": ["list"],
     "models": ["list"],
+    "tags": ["list"],
+    "-m": ["chat", "-m"],
+    "--model": ["chat", "-m"],
     "find": ["search"],
     "outdated": ["list", "--updates"],
     "benchmark": ["bench"],
     "kill": ["stop"],
+    "settings": ["config"],
     "unload": ["stop"],
     "status": ["ps"],
     "version": ["--version"],
     "-V": ["--version"],
 }
+# Another program's word for a command of `hermes sessions`, `catalog` and `engine`.
+SUBCOMMANDS = {
+    "delete": "rm",
+    "remove": "rm",
+    "ls": "list",
+    "update": "refresh",
+}
 # A word that we have nothing for, and the next step.
 ANSWERS = {
     "logs": "hermes serve writes its log to its own terminal, or in the background to a file that hermes ps shows",
-    "config": "see the folders of the files: hermes paths; the settings of a server: hermes serve --print-config",
     "update": "new files of models: hermes list --updates; the catalogue: hermes catalog refresh; "
     "hermes itself: pip install --upgrade hermes-llm",
     "upgrade": "hermes itself: pip install --upgrade hermes-llm; new files of models: hermes list --updates",
+    "start": "serve a model: hermes serve NAME; talk with one: hermes chat NAME",
+    "init": "nothing has to be set up: hermes recommend, then hermes pull, then hermes chat",
+    "setup": "nothing has to be set up: hermes recommend, then hermes pull, then hermes chat",
+    "embed": "a server makes embeddings, at /v1/embeddings: hermes serve NAME",
+    "exit": "hermes ends by itself after each command; a chat ends with /bye",
+    "quit": "hermes ends by itself after each command; a chat ends with /bye",
     "login": "for the Hub: hf auth login",
     "create": "any GGUF file can be used as it is: hermes chat ./model.gguf --system TEXT",
     "push": "publish files with huggingface_hub: hf upload",
@@ -57,7 +74,16 @@ OPTIONS = {
     "--num-ctx": "--context",
     "--num_ctx": "--context",
     "--ctx-size": "--context",
+    "--ctx": "--context",
     "--n-ctx": "--context",
+    "--context-length": "--context",
+    "--listen": "--host",
+    "--parallel": "--slots",
+    "--n-parallel": "--slots",
+    "-np": "--slots",
+    "-t": "--threads",
+    "--quantization": "--quant",
+    "--max-new-tokens": "--max-tokens",
     "--max-model-len": "--context",
     "-ngl": "--gpu-layers",
     "--n-gpu-layers": "--gpu-layers",
@@ -76,17 +102,25 @@ OPTION_ANSWERS = {
     "--image": "these models read and write text",
     "--images": "these models read and write text",
     "--stream": "answers are always shown as they come; leave it out",
+    "--no-stream": "answers are always shown as they come; into a file: > answer.txt; as one document: --json",
+    "--keep-alive": "a chat keeps its model until it ends; hermes serve has --keep-alive",
+    "--modelfile": "hermes export NAME --to ollama writes one",
+    "--fix": "each problem that doctor finds comes with the command that mends it",
+    "--gpu": "--devices says which GPUs to use, --gpu-layers how much of the model they get",
     "-d": "hermes serve NAME --background",
     "-v": "--verbose shows llama.cpp's log; --version the versions",
 }
-# Typer's words for numbers, in plain ones.
+# Typer's words for numbers, in plain ones; the longer ones come first.
 _NUMBERS = {
     "valid integer range": "whole number",
     "valid int range": "whole number",
     "valid integer": "whole number",
+    "valid int": "whole number",
     "valid float range": "number",
     "valid float": "number",
 }
+_ALL_LAYERS = "999"  # more than any model has
+_SHELLS = ("bash", "zsh", "fish", "powershell", "pwsh")
 _COUNT = re.compile(r"[+-]?\d[\d,._]*[kKmM]?")
 
 
@@ -97,16 +131,26 @@ def understood(arguments: Sequence[str]) -> list[str]:
         UsageError: the context length was given to `-c`, which goes on with a conversation.
     """
     words = list(arguments)
-    if words and words[0] == "help":
+    if words and words[0] in {"help", "--help", "-h"}:
         words = [*words[1:2], "--help"]
+    if words[:1] == ["--install-completion"] and len(words) > 1 and words[1] not in _SHELLS:
+        raise UsageError(
+            f"there is no completion for {words[1]}.",
+            hint="in bash, zsh, fish or PowerShell: hermes --install-completion",
+        )
     if words and words[0] in COMMANDS:
         words = [*COMMANDS[words[0]], *words[1:]]
     elif words and _is_question(words[0]):
         words = ["chat", *words]
+    if len(words) > 1 and words[0] in {"sessions", "catalog", "engine"}:
+        words[1] = SUBCOMMANDS.get(words[1], words[1])
     end = words.index("--") if "--" in words else len(words)
-    for at, word in enumerate(words[:end]):
+    for at in range(end):
+        word = words[at]
         option, equals, value = word.partition("=")
         words[at] = f"{OPTIONS.get(option, option)}{equals}{value}"
+        if words[at] == "--gpu-layers" and words[at + 1 : at + 2] == ["all"]:
+            words[at + 1] = _ALL_LAYERS
         if word == "-c" and words[0] == "chat" and _COUNT.fullmatch(words[at + 1] if at + 1 < end else ""):
             raise UsageError(
                 f"-c goes on with the latest conversation, and {words[at + 1]} would be a part of the question.",
@@ -123,12 +167,18 @@ def _is_question(word: str) -> bool:
 def answer(error: Any, commands: Sequence[str]) -> HermesError | None:  # noqa: ANN401 - Typer's classes are private
     """Return our error for one of Typer's; None for the help that it shows where nothing was typed."""
     kind, context = type(error).__name__, error.ctx
+    if context is None and (option := re.match(r"Option '(.*?)' (requires|does not take)", error.message)):
+        if option[2] == "requires":
+            return UsageError(f"{option[1]} needs a value.", hint=f"give one: {option[1]} VALUE")
+        return UsageError(f"{option[1]} takes no value.", hint=f"leave the value out: {option[1]}")
     path = context.command_path if context else "hermes"
     hint = f"see what there is: {path} --help"
     if kind == "NoArgsIsHelpError":
         return None
     if kind == "NoSuchOption":
         near = sorted(error.possibilities or ())
+        if (word := error.option_name.lstrip("-")) in commands and context and context.parent is None:
+            near = [f"{path} {word}"]
         hint = OPTION_ANSWERS.get(error.option_name) or (f"did you mean {' or '.join(near)}?" if near else hint)
         return UsageError(f"{path} has no option {error.option_name}.", hint=hint)
     if match := re.match(r"No such command '(.*?)'", error.message, re.DOTALL):
@@ -136,7 +186,7 @@ def answer(error: Any, commands: Sequence[str]) -> HermesError | None:  # noqa: 
         return _unknown_command(
             match[1], commands if is_root else list(context.command.commands), path, is_root=is_root
         )
-    return UsageError(_reason(error, kind, path), hint=_example(error, kind) or hint)
+    return UsageError(_reason(error, kind, path), hint=_example(error, kind) or _range(error) or hint)
 
 
 def _reason(error: Any, kind: str, path: str) -> str:  # noqa: ANN401 - as above
@@ -146,13 +196,34 @@ def _reason(error: Any, kind: str, path: str) -> str:  # noqa: ANN401 - as above
     if parameter is None:
         return str(error.format_message())
     if kind == "MissingParameter":
-        return f"{path} needs {_shown(parameter)}."
-    reason = (
-        error.message.rstrip(".").replace(" valid int range", " whole number").replace(" valid float range", " number")
-    )
-    return (
-        f"{_shown(parameter)}: {reason.replace(' valid integer', ' whole number').replace(' valid float', ' number')}."
-    )
+        return f"{path} needs {_shown(parameter).rstrip('.')}."
+    return f"{_shown(parameter)}: {plain_words(error.message)}"
+
+
+def plain_words(message: str) -> str:
+    """Return what Typer says of a value, with its words for kinds of numbers in plain ones."""
+    message = message.rstrip(".")
+    if match := re.match(r"(\S+) is not in the range", message):
+        message = f"{match[1].removesuffix('.0')} is out of range"
+    for typers, plain in _NUMBERS.items():
+        message = message.replace(typers, plain)
+    return f"{message}."
+
+
+def _range(error: Any) -> str | None:  # noqa: ANN401 - as above
+    """Return what number an option takes."""
+    kind = getattr(getattr(error, "param", None), "type", None)
+    if kind is None or "number" not in (
+        name := next((to for of, to in _NUMBERS.items() if of.endswith(kind.name)), "")
+    ):
+        return None
+    least, most = getattr(kind, "min", None), getattr(kind, "max", None)
+    if least is not None and most is not None:
+        name += f" from {least:,g} to {most:,g}" if most < 2**31 else f", {least:,g} or more"
+    elif least is not None:
+        name += f", {least:,g} or more"
+    point = "; its decimals come after a point" if re.search(r"'\d+,\d+'", error.message) else ""
+    return f"give a {name}{point}."
 
 
 def _example(error: Any, kind: str) -> str | None:  # noqa: ANN401 - as above
@@ -160,7 +231,10 @@ def _example(error: Any, kind: str) -> str | None:  # noqa: ANN401 - as above
     if kind != "MissingParameter":
         return None
     usage = error.ctx.get_usage().removeprefix("Usage: ").replace("[OPTIONS] ", "")
-    return "type it like this: " + re.sub(r"[{}]", "", usage)
+    option = (
+        "" if error.param.param_type_name == "argument" else f" {_shown(error.param)} {error.param.metavar or 'VALUE'}"
+    )
+    return "type it like this: " + " ".join(re.sub(r"[{}]", "", usage).split()) + option
 
 
 def _unknown_command(name: str, commands: Sequence[str], path: str, *, is_root: bool) -> HermesError:
@@ -171,6 +245,8 @@ def _unknown_command(name: str, commands: Sequence[str], path: str, *, is_root: 
     near = difflib.get_close_matches(name, commands, n=2)
     if near:
         hint = f"did you mean {' or '.join(f'{path} {command}' for command in near)}?"
+    elif is_root and not re.search(r"\w", name):
+        hint = f"see what there is: {path} --help"
     elif is_root:
         hint = f"if it is a model: {path} chat {shlex.quote(name)}; all commands: {path} --help"
     else:

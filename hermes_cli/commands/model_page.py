@@ -146,6 +146,8 @@ def _facts(model: CatalogModel) -> Iterator[tuple[str, str, str]]:
     converted = [f"{repo} (MLX)" for repo in model.weights.mlx]
     yield "weights", ", ".join((model.weights.original, *converted, *model.weights.other)), "weights"
     hosted = [f"{name} {value}" for name in ("openrouter", "nous_portal") if (value := getattr(model.cloud, name))]
+    if price := model.cloud.openrouter_price:
+        hosted[0] += f" ({price.context:,} tokens, {price.text})"
     if hosted or model.cloud.retired:
         gone = [f"retired: {', '.join(model.cloud.retired)}"] if model.cloud.retired else []
         yield "hosted as", "; ".join(hosted + gone), "cloud"

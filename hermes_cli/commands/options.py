@@ -10,11 +10,12 @@ from inspect import Parameter, Signature, signature
 from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec, TypeVar, get_args, get_type_hints
 
 import typer
+from typer.core import TyperGroup
 
 from hermes_cli.commands.completing import apple_chips, gpu_names, one_of
 from hermes_cli.console import Console, Voice
 from hermes_cli.errors import UsageError
-from hermes_cli.planning.memory import KV_TYPES, KvType
+from hermes_cli.gguf.types import KV_TYPES, KvType
 from hermes_cli.planning.quality import Purpose
 from hermes_cli.units import GB, counted, memory_size
 
@@ -141,8 +142,8 @@ def context_length(text: str) -> int:
     number = float(match[1]) * {"": 1, "k": 2**10, "m": 2**20}[match[2].lower()] if match else 0.0
     if not SHORTEST_CONTEXT <= number < 2**31 or number % 1:
         raise UsageError(
-            f"--context {str(text)[:40]} is no number of tokens, {SHORTEST_CONTEXT} or more.",
-            hint="give it like this: 16384, 16,384 or 16k.",
+            f"--context {str(text)[:40]} is not a number of tokens, {SHORTEST_CONTEXT} or more.",
+            hint="give it like this: 16384, 16,384 or 16k; without it hermes takes what fits.",
         )
     return int(number)
 
@@ -153,6 +154,17 @@ CONTEXT: dict[str, Any] = {"parser": context_length, "metavar": "TOKENS"}
 def setting(variable: str, text: str, *flags: str, **more: Any) -> Any:  # noqa: ANN401 - as Typer's own
     """Declare an option that an environment variable can give, too."""
     return typer.Option(*flags, envvar=variable, help=text, **more)
+
+
+class ListFirst(TyperGroup):
+    """Run `list` where a group of commands is typed without one of them."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - of the click that Typer carries
+        """Put `list` before options that stand alone."""
+        options_only = all(argument.startswith("-") for argument in args)
+        if options_only and not ctx.resilient_parsing and not {"-h", "--help"} & set(args):
+            args = ["list", *args]
+        return super().parse_args(ctx, args)
 
 
 def with_console(command: Callable[Concatenate[Console, P], None]) -> Callable[..., None]:
@@ -217,7 +229,8 @@ def purpose_named(name: str) -> Purpose:
 def _named(text: str, known: Sequence[T], fault: str) -> T:
     found = next((name for name in known if name == text.lower()), None)
     if found is None:
-        raise UsageError(fault, hint=f"choose one of: {', '.join(known)}")
+        near = next((name for name in known if name.startswith(text.lower())), None) if text else None
+        raise UsageError(fault, hint=f"{f'did you mean {near}? ' if near else ''}choose one of: {', '.join(known)}")
     return found
 
 

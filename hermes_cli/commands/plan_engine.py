@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hermes_cli.catalog.names import CatalogueReference, ModelNames, WeightsReference
+from hermes_cli.catalog.names import CatalogueReference, FileReference, HubReference, ModelNames, WeightsReference
 from hermes_cli.commands.options import memory_in_use, one_line
 from hermes_cli.commands.speeds import per_second, speed_document, two_digits
-from hermes_cli.errors import HermesError, UsageError
+from hermes_cli.errors import HermesError, NotFoundError, UsageError
 from hermes_cli.planning.launch_files import FILE_KINDS, launch_file, shell_line
 from hermes_cli.planning.launch_plan import TITLES
 from hermes_cli.planning.launch_planner import Launch, best_launch, plan_launch
@@ -20,7 +20,9 @@ from hermes_cli.planning.speed import PROMPTS
 from hermes_cli.units import GB, counted, gigabytes
 
 if TYPE_CHECKING:
+    from hermes_cli.catalog.engine_weights import EngineWeights
     from hermes_cli.catalog.models import Catalogue
+    from hermes_cli.catalog.names import ModelReference
     from hermes_cli.console import Console
     from hermes_cli.hardware.machine import Machine
     from hermes_cli.planning.launch_planner import LaunchOptions
@@ -67,8 +69,8 @@ def plan_engine(
         each, low, high = speed.each.expected, two_digits(speed.each.low), two_digits(speed.each.high)
         together = f", {per_second(speed.all.expected)} together" if speed.requests > 1 else ""
         label = "one request" if speed.requests == 1 else f"{speed.requests} at once"
-        console.text(f"{label}: {per_second(each)} each ({low} to {high}){together}\n")
-    console.text(f"\n{_commands(launch)}")
+        console.prose(f"{label}: {per_second(each)} each ({low} to {high}){together}", hanging="  ")
+    _show_commands(launch, console)
     for note in launch.notes:
         console.note(note)
     console.note(f"{COMPUTED}. If memory falls short, --max-model-len auto takes what there is.")
@@ -118,17 +120,33 @@ def _plan(name: str, catalogue: Catalogue, machine: Machine, options: LaunchOpti
                 hint=f"leave {reference.quantization} out, or name weights: {reference.model.short}@bf16",
             )
         return best_launch(reference.model, machine, options)
+    return plan_launch(_unlisted(reference, name, options), machine, options)
+
+
+def _unlisted(reference: ModelReference, name: str, options: LaunchOptions) -> EngineWeights:
+    """Return the weights of a folder or of a repository that the catalogue does not list."""
+    from hermes_cli.models.any_weights import weights_in_folder, weights_on_hub
+
+    if isinstance(reference, FileReference) and not reference.path.exists():
+        raise NotFoundError(f"there is no folder {reference.path}.", hint="check the path.")
+    if isinstance(reference, FileReference) and reference.path.is_dir():
+        return weights_in_folder(reference.path, reference.path.resolve().name)
+    if isinstance(reference, WeightsReference):
+        return weights_on_hub(reference.repo, reference.name)
+    if isinstance(reference, HubReference) and reference.quantization is reference.file is None:
+        return weights_on_hub(reference.repo, WeightsReference(reference.repo).name)
     raise UsageError(
-        f"{name}: only models of the catalogue can be planned for {TITLES[options.engine]}.",
-        hint="list them: hermes list",
+        f"{name} is a GGUF file, which {TITLES[options.engine]} is not planned with.",
+        hint="name a model of the catalogue, a folder of safetensors, or owner/repository@safetensors.",
     )
 
 
 def _show(launch: Launch, machine: Machine, console: Console) -> None:
     plan, weights, memory = launch.plan, launch.weights, launch.plan.memory
-    console.text(f"{weights.name} from {weights.repo} ({gigabytes(weights.bytes)}) with {TITLES[plan.engine]}\n")
+    console.prose(f"{weights.name} from {weights.repo} ({gigabytes(weights.bytes)}) with {TITLES[plan.engine]}")
     nodes = f"{plan.nodes} nodes, each: " if plan.nodes > 1 else ""
-    console.text(f"{nodes}{one_line(machine)}\n\n")
+    console.prose(f"{nodes}{one_line(machine)}", hanging="  ")
+    console.text("\n")
     rows = [
         ("replicas (data parallel)", str(plan.data)),
         ("GPUs per replica", f"{plan.tensor * plan.pipeline}: tensor parallel {plan.tensor}, pipeline {plan.pipeline}"),
@@ -152,15 +170,13 @@ def _rest(launch: Launch) -> int:
     return max(min(gpu.total for gpu in launch.gpus) - launch.plan.memory.total, 0)
 
 
-def _commands(launch: Launch) -> str:
-    """Return the command of each node, as lines."""
+def _show_commands(launch: Launch, console: Console) -> None:
     plan = launch.plan
-    if plan.nodes == 1:
-        return f"{shell_line(plan.argv())}\n"
-    return "\n".join(
-        f"node {rank}{', the head' if rank == 0 else ''}:\n{shell_line(plan.argv(rank, head='HEAD'))}\n"
-        for rank in range(plan.nodes)
-    )
+    for rank in range(plan.nodes):
+        console.text("\n")
+        if plan.nodes > 1:
+            console.text(f"node {rank}{', the head' if rank == 0 else ''}:\n")
+        console.command(shell_line(plan.argv(rank, head="HEAD")))
 
 
 def _write(launch: Launch, write: WriteOptions, console: Console) -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import shlex
-import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,15 +14,13 @@ import typer
 from hermes_cli.catalog.models import Catalogue
 from hermes_cli.commands.completing import catalogue_models, quantizations
 from hermes_cli.commands.options import YesOption, bytes_per_second, with_console
+from hermes_cli.commands.pull_progress import show_progress
 from hermes_cli.console import Console, Voice
 from hermes_cli.errors import HermesError, NetworkError, NotFoundError, UsageError
-from hermes_cli.store.progress import DownloadProgress, Phase
+from hermes_cli.store.progress import DownloadProgress
 from hermes_cli.units import gigabytes, memory_size
 
 if TYPE_CHECKING:
-    from rich.progress import Progress as Bars
-    from rich.progress import TaskID
-
     from hermes_cli.hardware.machine import Machine
     from hermes_cli.models.pull_target import PullTarget
     from hermes_cli.models.resolve import ModelRequest
@@ -34,17 +30,8 @@ if TYPE_CHECKING:
     from hermes_cli.store.inventory import InstalledModel
     from hermes_cli.store.transfer import RetryPolicy
 
-LINE_INTERVAL = 10.0  # seconds between two lines of the same file where there is no terminal
-PHASE_TEXTS = {
-    Phase.HASHING: "hashing the bytes that are here",
-    Phase.SKIPPING: "the server sends bytes again that are here",
-    Phase.VERIFYING: "checking the hash",
-    Phase.REPAIRING: "the hash is wrong: fetching again",
-    Phase.WAITING: "another process fetches it; waiting",
-    Phase.RESUMING: "going on",
-    Phase.DOWNLOADING: "",
-    Phase.DONE: "done",
-}
+
+MOST_LISTED = 12  # files of weights that are shown one by one
 
 
 @with_console
@@ -64,6 +51,10 @@ def command(
         typer.Option("--quant", help="Quantization, if the name has none: Q4_K_M.", autocompletion=quantizations),
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the repository.")] = None,
+    tokenizer_only: Annotated[
+        bool,
+        typer.Option("--tokenizer-only", help="Of weights for vLLM and SGLang all but the weights: for --engine-url."),
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the files that would be fetched.")] = False,
     verify: Annotated[bool, typer.Option(help="Check the SHA-256 of every file.")] = True,
     force: Annotated[bool, typer.Option("--force", help="Try even if the disk seems to be too small.")] = False,
@@ -75,13 +66,15 @@ def command(
     """Fetch models, into the cache that all tools of Hugging Face share.
 
     After an interruption the same command goes on where it stopped. A file gets its name only once its SHA-256 is
-    right.
+    right. Names with @ are weights for vLLM and SGLang: config, tokenizer, templates, index and all shards.
 
         hermes pull
 
         hermes pull hermes-3:8b:Q4_K_M
 
         hermes pull somebody/Some-GGUF --quant Q5_K_M
+
+        hermes pull hermes-4:70b@fp8
     """
     from hermes_cli.catalog.load import load_catalogue
     from hermes_cli.hardware.probe import probe
@@ -89,14 +82,14 @@ def command(
     from hermes_cli.store.download import file_states, space_needed
     from hermes_cli.store.transfer import RetryPolicy
 
-    if (quant or revision) and not names:
+    if (quant or revision or tokenizer_only) and not names:
         hint = "for example: hermes pull hermes-3:8b --quant Q4_K_M"
-        raise UsageError("--quant and --revision need a name.", hint=hint)
+        raise UsageError("--quant, --revision and --tokenizer-only need a name.", hint=hint)
     policy = RetryPolicy(max_speed=None if limit_rate is None else bytes_per_second(limit_rate))
     readable(models_dir())
     catalogue, machine = load_catalogue(), probe()
     wanted = names or [_recommended(catalogue, machine)]
-    targets, files, here = _ask_hub(wanted, catalogue, machine, quant, revision, console)
+    targets, files, here = _ask_hub(wanted, catalogue, machine, quant, revision, console, tokenizer_only=tokenizer_only)
     states, space = file_states(files), space_needed(files)
     # The plan is the data of a dry run; before a download it is a note.
     write = (lambda line: console.text(f"{line}\n")) if dry_run else console.note
@@ -117,11 +110,40 @@ def command(
     with show_progress(states, console) as on_progress:
         paths = _fetch(files, here, on_progress, policy, verify=verify, force=force)
     console.document(_document("done", targets, here, states, paths), indent=None)
-    console.text("".join(f"{path}\n" for path in paths))
-    first = {(file.repo, file.path): path for file, path in zip(files, paths, strict=False)}
-    ready = {target.name: first.get((target.repo, target.files[0])) for target in targets if target.runs}
-    for name, path in (ready | {found.model.name: found.model.path for found in here}).items():
+    console.text("".join(f"{path}\n" for path in _shown(targets, here, paths)))
+    if not tokenizer_only:
+        _show_next(
+            targets, here, {(file.repo, file.path): path for file, path in zip(files, paths, strict=False)}, console
+        )
+
+
+def _show_next(
+    targets: Sequence[PullTarget],
+    here: Sequence[FoundHere],
+    paths: Mapping[tuple[str, str], Path],
+    console: Console,
+) -> None:
+    """Name the command that uses what was fetched; `paths` by repository and path in it."""
+    for target in targets:
+        if target.weights:
+            console.note(f"next: hermes serve {shlex.quote(target.name)} --engine vllm (hermes plan says how)")
+    ready = {target.name: paths.get((target.repo, target.files[0])) for target in targets if target.runs}
+    ready |= {found.model.name: found.model.path for found in here if not found.model.is_weights}
+    for name, path in ready.items():
         console.note(f"next: hermes {'serve' if path and _embeds(path) else 'chat'} {shlex.quote(name)}")
+
+
+def _shown(targets: Sequence[PullTarget], here: Sequence[FoundHere], paths: Sequence[Path]) -> list[Path]:
+    """Return the paths to show: of weights for vLLM and SGLang the folder, of all others each file."""
+    from hermes_cli.store.layout import repo_folder
+
+    repos = [target.repo for target in targets if target.weights]
+    repos += [found.model.repo for found in here if found.model.is_weights and found.model.repo]
+    shown: dict[Path, None] = {}
+    for path in paths:
+        folder = next((folder for folder in map(repo_folder, repos) if folder in path.parents), None)
+        shown[folder.joinpath(*path.relative_to(folder).parts[:2]) if folder else path] = None  # snapshots/REVISION
+    return list(shown)
 
 
 def _embeds(path: Path) -> bool:
@@ -192,6 +214,8 @@ def _ask_hub(
     quant: str | None,
     revision: str | None,
     console: Console,
+    *,
+    tokenizer_only: bool,
 ) -> tuple[list[PullTarget], list[RemoteFile], list[FoundHere]]:
     """Return the targets of all names, their files on the Hub, and the models that are here if the Hub cannot be asked.
 
@@ -210,9 +234,10 @@ def _ask_hub(
     here = []
     parser = ModelNames(catalogue)
     for reference in map(parser.parse, names):
+        target = None
         try:
             with console.working("asking the Hub"):
-                target = pull_target(reference, catalogue, machine, quant, revision)
+                target = pull_target(reference, catalogue, machine, quant, revision, tokenizer_only=tokenizer_only)
                 listed = [
                     file if file.etag else known_content(file, catalogue)
                     for file in resolve(target.repo, target.revision, target.files)
@@ -224,6 +249,9 @@ def _ask_hub(
             targets.append(target)
         except NetworkError as error:
             model = find_complete(reference, quant, revision, catalogue, room_for_files(machine))
+            if model is None and target and target.variant:
+                known = f"by the catalogue it is {target.name}, {gigabytes(target.variant.bytes)} from {target.repo}"
+                raise NetworkError(error.message, hint=f"{error.hint.rstrip('.')}; {known}.") from None
             if model is None:
                 raise
             here.append(FoundHere(model, error.message))
@@ -236,9 +264,13 @@ def _show_here(found: FoundHere, write: Callable[[str], None]) -> None:
     write(f"{model.name}{f' from {model.repo} at {model.revisions[0][:12]}' if model.repo else ', imported'}")
     for file in model.files:
         write(f"  {file.repo_path}  {gigabytes(file.bytes)}  here already")
-        if file.sha256 is None:
+        if file.sha256 is file.git_hash is None:
             write("  no published hash of it is known here, so its content cannot be checked")
     write(f"not checked whether there is a newer revision: {found.reason}")
+
+
+def _here(size: int) -> str:
+    return f"  {gigabytes(size)} here already" if size else ""
 
 
 def _show_plan(
@@ -256,9 +288,15 @@ def _show_plan(
             write(f"  {note}")
     for old, new in {(file.repo, file.current_repo) for file in files if file.renamed}:
         write(f"  {old} is called {new} today")
+    of_weights = {file for target in targets if target.weights for file in target.files}
+    shards = [state for state in states if state.file in of_weights]
+    if len(shards) > MOST_LISTED:  # 405B has 191 shards
+        here = sum(state.here for state in shards)
+        write(f"  {len(shards)} files  {gigabytes(sum(state.size for state in shards))}{_here(here)}")
     for state in states:
-        here = "here already" if state.complete else f"{gigabytes(state.here)} here already" if state.here else ""
-        write(f"  {state.file}  {gigabytes(state.size)}{f'  {here}' if here else ''}")
+        if state not in shards or len(shards) <= MOST_LISTED:
+            here_already = "  here already" if state.complete else _here(state.here)
+            write(f"  {state.file}  {gigabytes(state.size)}{here_already}")
     free = "unknown" if space.free is None else gigabytes(space.free)
     write(f"{gigabytes(space.needed)} to fetch into {space.folder}, {free} free there")
 
@@ -319,70 +357,6 @@ def _document(
         ],
         "paths": [str(path) for path in paths],
     }
-
-
-@contextmanager
-def show_progress(states: list[FileState], console: Console) -> Iterator[Callable[[DownloadProgress], None]]:
-    """Yield the callback that shows a download: bars on a terminal, lines elsewhere, a line of JSON for each event."""
-    if console.voice is Voice.JSON:
-        yield lambda event: console.document({"event": "progress", **asdict(event)}, indent=None)
-    elif console.voice is Voice.QUIET:
-        yield lambda _: None
-    elif sys.stderr.isatty():
-        with console.transfer() as bars:
-            yield _Bars(bars, states).show
-    else:
-        yield _Lines(console).show
-
-
-class _Bars:
-    """One bar for each file, and one for all if there are several."""
-
-    def __init__(self, bars: Bars, states: list[FileState]) -> None:
-        self._bars = bars
-        self._here = {state.file: state.here for state in states}
-        self._tasks = {state.file: self._add(state.file, state.size, state.here) for state in states}
-        self._total: TaskID | None = None
-        if len(states) > 1:
-            self._total = self._add("all", sum(state.size for state in states), sum(self._here.values()))
-
-    def _add(self, label: str, size: int, here: int) -> TaskID:
-        return self._bars.add_task(label.rpartition("/")[2], total=size, completed=here, remark="")
-
-    def show(self, event: DownloadProgress) -> None:
-        text = _phase_text(event)
-        if event.phase in {Phase.HASHING, Phase.REPAIRING}:
-            text = f"{text} {event.done * 100 // max(event.size, 1)} %"
-        else:
-            self._here[event.file] = event.done
-            self._bars.update(self._tasks[event.file], completed=event.done)
-            if self._total is not None:
-                self._bars.update(self._total, completed=sum(self._here.values()))
-        self._bars.update(self._tasks[event.file], remark=text)
-
-
-class _Lines:
-    """A line for each new phase of a file, and every ten seconds within one."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._last: tuple[str, Phase] | None = None
-        self._when = 0.0
-
-    def show(self, event: DownloadProgress) -> None:
-        now, current = time.monotonic(), (event.file, event.phase)
-        if current == self._last and now - self._when < LINE_INTERVAL and event.phase is not Phase.RETRYING:
-            return
-        self._last, self._when = current, now
-        text = _phase_text(event)
-        amount = f"{gigabytes(event.done)} of {gigabytes(event.size)}"
-        self._console.note(f"{event.file}: {amount}{f', {text}' if text else ''}")
-
-
-def _phase_text(event: DownloadProgress) -> str:
-    if event.phase is Phase.RETRYING:
-        return f"{event.reason}; again in {event.wait:.0f} s"
-    return PHASE_TEXTS[event.phase]
 
 
 def default_model(

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hermes_cli.catalog.load import load_catalogue
 from hermes_cli.catalog.models import CatalogModel, Catalogue
-from hermes_cli.catalog.names import CatalogueReference, ModelNames
+from hermes_cli.catalog.names import CatalogueReference, ModelNames, WeightsReference
 from hermes_cli.catalog.variants import Variant
 from hermes_cli.commands.completing import models
 from hermes_cli.commands.options import (
@@ -31,7 +32,7 @@ from hermes_cli.commands.options import (
 )
 from hermes_cli.commands.speeds import duration, in_words, per_second, speed_document, two_digits
 from hermes_cli.console import Console
-from hermes_cli.errors import DoesNotFitError, NotFoundError
+from hermes_cli.errors import DoesNotFitError, NotFoundError, UsageError
 from hermes_cli.hardware.machine import Machine
 from hermes_cli.planning.best_placement import NEEDS
 from hermes_cli.planning.quality import Purpose
@@ -41,12 +42,17 @@ from hermes_cli.planning.recommend import (
     Recommendation,
     RecommendOptions,
     alternatives,
+    gpus_used,
     recommendations,
+    shared_speed,
     shortfalls,
     smallest_variant,
 )
 from hermes_cli.store.benchmarks import speed_ratios
 from hermes_cli.units import GB, gigabytes, memory_size
+
+if TYPE_CHECKING:
+    from hermes_cli.planning.recommend_engine import EngineRecommendation
 
 BAR = 40  # characters
 TITLES = ("", "VARIANT", "CONTEXT", "GB", "TOK/S", "WAIT", "POINTS")
@@ -75,6 +81,7 @@ def command(
         typer.Option(min=0.0, metavar="SECONDS", help="Time to the first token of a first prompt, at most."),
     ] = None,
     gpu_only: Annotated[bool, typer.Option("--gpu-only", help="Only what fits on the GPUs as a whole.")] = False,
+    users: Annotated[int, typer.Option(min=1, max=100_000, help="People who use it at once.")] = 1,
     every: Annotated[bool, typer.Option("--all", "-a", help="Everything that fits, not only a few.")] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Every number with its formula and source.")] = False,
     gpu: GpuOption = None,
@@ -92,16 +99,20 @@ def command(
     hermes recommend --for agent --gpu 2x"RTX 3090"
 
     hermes recommend hermes-4:14b --vram 12G
+
+    hermes recommend --gpu 8xH200 --users 64
     """
     machine = machine_for(gpu, vram, ram, apple, cpu_only=cpu_only, devices=devices, reserve=reserve)
     catalogue = load_catalogue()
     ratios = speed_ratios(machine)
-    options = RecommendOptions(purpose_named(purpose), context, min_speed, max_wait, gpu_only, ratios)
+    options = RecommendOptions(purpose_named(purpose), context, min_speed, max_wait, gpu_only, ratios, users=users)
     if name is not None:
         with console.working(f"reading what {name} needs"):
             options = replace(options, only=_models(name, catalogue, machine, options))
     fitting = recommendations(catalogue, machine, options)
     others = alternatives(fitting, catalogue, machine, options) if fitting else []
+    best = fitting[0] if fitting else None
+    engine = _engine_pick(name, catalogue, machine, options, best)
     console.prose(one_line(machine), hanging="  ")
     console.text("\n")
     for note in memory_in_use(machine):
@@ -111,6 +122,9 @@ def command(
             "machine": one_line(machine),
             "simulated": machine.simulated,
             "purpose": options.purpose,
+            "users": users,
+            "engine": engine.launch.plan.engine if engine else "llama.cpp",
+            "engine_pick": _engine_document(engine),
             "pick": _candidate(fitting[0]) if fitting else None,
             "shortfalls": [asdict(shortfall) for shortfall in shortfalls(fitting[0], options.purpose)]
             if fitting
@@ -119,9 +133,15 @@ def command(
             "candidates": [_candidate(candidate) for candidate in fitting],
         }
     )
+    if engine:
+        from hermes_cli.commands.engine_pick import show_engine_pick
+
+        show_engine_pick(engine, best, users, console)
+        if best is None:
+            return
     if not fitting:
         raise nothing_fits(catalogue, machine, options, name)
-    _show_pick(fitting[0], console)
+    _show_pick(fitting[0], users, console, alone=engine is None)
     _show_shortfalls(fitting[0], options.purpose, console)
     listed = [Alternative("", candidate) for candidate in fitting[1:]] if every else others
     if listed:
@@ -146,9 +166,40 @@ def command(
         _explain(fitting[0], options, console)
 
 
+def _engine_pick(
+    name: str | None, catalogue: Catalogue, machine: Machine, options: RecommendOptions, pick: Recommendation | None
+) -> EngineRecommendation | None:
+    """Return what another engine than llama.cpp would run better; it is looked for where it could."""
+    if options.users == 1 and len(machine.devices) < 2:  # noqa: PLR2004 - several
+        return None
+    from hermes_cli.planning.recommend_engine import engine_recommendation
+
+    free = name is None or _means_a_model(name, catalogue)
+    return engine_recommendation(catalogue, machine, options, pick) if free else None
+
+
+def _engine_document(pick: EngineRecommendation | None) -> dict[str, Any] | None:
+    if pick is None:
+        return None
+    from hermes_cli.commands.engine_pick import engine_document
+
+    return engine_document(pick)
+
+
+def _means_a_model(name: str, catalogue: Catalogue) -> bool:
+    """Return whether a name leaves it free in which format the model comes."""
+    reference = ModelNames(catalogue).parse(name)
+    return isinstance(reference, CatalogueReference) and reference.quantization is reference.repository is None
+
+
 def _models(name: str, catalogue: Catalogue, machine: Machine, options: RecommendOptions) -> tuple[CatalogModel, ...]:
     """Return the model that a name means, with no files but those that it says; of a repository, each quantization."""
     wanted = ModelNames(catalogue).parse(name)
+    if isinstance(wanted, WeightsReference):
+        raise UsageError(
+            f"{name} is for vLLM and SGLang, and nothing of it is left to be chosen.",
+            hint=f"see how it runs: hermes plan {name}",
+        )
     if not isinstance(wanted, CatalogueReference):
         from hermes_cli.models.any_model import quantizations
 
@@ -180,7 +231,7 @@ def models_named(wanted: CatalogueReference) -> tuple[CatalogModel, ...]:
     return (msgspec.structs.replace(wanted.model, gguf=tuple(kept)),)
 
 
-def _show_pick(pick: Recommendation, console: Console) -> None:
+def _show_pick(pick: Recommendation, users: int, console: Console, *, alone: bool) -> None:
     model, kv_type = pick.variant.model, pick.settings.k_type
     kv_note = "" if kv_type == "f16" else f" (KV cache in {kv_type})"
     memory, gpu_layers = memory_size(pick.placement.total.total), pick.placement.gpu_layers
@@ -198,12 +249,16 @@ def _show_pick(pick: Recommendation, console: Console) -> None:
     _show_bar(pick, console)
     for line in in_words(pick.speed, pick.first_token):
         console.prose(f"  {line}", hanging="    ")
+    if users > 1:
+        each, share = per_second(shared_speed(pick, users)), pick.settings.context // users
+        shared = f"{users} at once share that context, {share:,} tokens each: {each} each at best"
+        console.prose(f"  {shared}", hanging="    ")
     if model.generation:
         console.prose(
             f"  quality {pick.quality.points:.1f} points; hermes recommend --explain tells how they come about"
         )
-    gpus = sum(share.device is not None and share.part.total > 0 for share in pick.placement.shares)
-    if gpus > 1:
+    gpus = gpus_used(pick)
+    if alone and gpus > 1:
         console.note(f"  its {gpus} GPUs take turns in llama.cpp; vLLM's tensor parallelism uses them at once.")
     if (pick.variant.bits_per_weight or LOW_BITS) < LOW_BITS:
         console.warn("below 3 bits per weight answers suffer visibly; a smaller model may serve better.")
@@ -329,12 +384,27 @@ def _minus(points: float) -> str:
     return f"-{points:.1f} points" if points else "0 points"
 
 
+def _hosted(models: Sequence[CatalogModel]) -> str:
+    """Return the models at services, with context and price where they are known; empty for none."""
+    by_offer: dict[tuple[int, str], list[str]] = {}
+    for cloud in (model.cloud for model in models):
+        if cloud.openrouter and (price := cloud.openrouter_price):
+            name = f"openrouter:{cloud.openrouter.rpartition('/')[2]} (${price.input:.2f}, ${price.output:.2f})"
+            by_offer.setdefault((price.context, price.date), []).append(name)
+    ways = [
+        f"{', '.join(names)} per million tokens in and out on {date}, {context:,} tokens of context"
+        for (context, date), names in by_offer.items()
+    ]
+    at_nous = [f"nous:{model.cloud.nous_portal}" for model in models if model.cloud.nous_portal]
+    ways += [f"{', '.join(at_nous)}, prices at portal.nousresearch.com"] if at_nous else []
+    return f"; or chat with a hosted one: {'; '.join(ways)}" if ways else ""
+
+
 def nothing_fits(
     catalogue: Catalogue, machine: Machine, options: RecommendOptions, name: str | None = None
 ) -> DoesNotFitError:
     """Return the error that nothing fits, or not the model that was named, with what would and who hosts it."""
-    hosted = [model.cloud.openrouter for model in options.only or catalogue.models if model.cloud.openrouter]
-    elsewhere = f", or use a hosted one: {', '.join(hosted)} at OpenRouter" if hosted else ""
+    elsewhere = _hosted(options.only or catalogue.models)
     would = smallest_variant(catalogue, options)
     least = options.least(would[0].model) if would else options.context or NEEDS[options.purpose].least
     asked = [f"{least:,} tokens of context"]

@@ -42,7 +42,7 @@ def command(
     another program uses stay; of imported files only the link goes, never the original.
     """
     if not names and not partial:
-        raise UsageError("there is no name.", hint="see what is here: hermes list --installed")
+        raise UsageError("hermes rm needs the NAME of a model.", hint="see what is here: hermes list --installed")
 
     from hermes_cli.catalog.load import load_catalogue
     from hermes_cli.store.inventory import inventory
@@ -76,14 +76,14 @@ def command(
 
 def _plan_partial(names: Sequence[str], catalogue: Catalogue) -> Removal:
     """Plan the removal of the unfinished downloads of the named repositories or models, or of all."""
-    from hermes_cli.catalog.names import CatalogueReference, HubReference, ModelNames
+    from hermes_cli.catalog.names import CatalogueReference, HubReference, ModelNames, WeightsReference
     from hermes_cli.store.layout import repositories
     from hermes_cli.store.removal import plan_partial_removal
 
     repos: list[str] = []
     for name in names:
         reference = ModelNames(catalogue).parse(name)
-        if isinstance(reference, HubReference):
+        if isinstance(reference, HubReference | WeightsReference):
             repos.append(reference.repo)
         elif isinstance(reference, CatalogueReference):
             listed = [repository.repo for repository in reference.model.gguf]

@@ -34,6 +34,7 @@ from hermes_cli.server.run import ServerInfo, ServerParts, serve
 from hermes_cli.server.running import recorded
 from hermes_cli.server.served_models import AGENT_CONTEXT, ServedModel, model_request, plan_models
 from hermes_cli.server.settings import ModelEntry, ServerSettings
+from hermes_cli.tools.config import read_chat_file
 from hermes_cli.units import memory_size
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def _record(info: ServerInfo, log_file: str | None, console: Console, stack: Exi
 def _server_tools(settings: ServerSettings, console: Console, stack: ExitStack) -> ServerTools:
     """Start the MCP servers whose tools are run here; `stack` ends them. Raise HermesError if one does not start."""
     from hermes_cli.server.server_tools import ServerTools
-    from hermes_cli.tools.config import chosen_servers, read_chat_file
+    from hermes_cli.tools.config import chosen_servers
     from hermes_cli.tools.toolbox import Consent, Toolbox
 
     toolbox = Toolbox(Consent(None, allow=settings.allow), console.warn)
@@ -123,7 +124,13 @@ def planned_models(settings: ServerSettings, console: Console) -> tuple[ServedMo
     """
     catalogue, machine = load_catalogue(), probe(measure=False)
     entries = settings.models or (default_entry(settings, catalogue, machine, console),)
-    return plan_models(msgspec.structs.replace(settings, models=entries), catalogue, machine, console.note)
+
+    def hosted(entry: ModelEntry) -> ServedModel:
+        from hermes_cli.commands.hosted import hosted_model
+
+        return hosted_model(entry, catalogue, console.warn, os.environ)
+
+    return plan_models(msgspec.structs.replace(settings, models=entries), catalogue, machine, console.note, hosted)
 
 
 async def check_room(served: ServedModel) -> HermesError | None:
@@ -136,7 +143,7 @@ def _nothing(_: str) -> None:
 
 
 def default_entry(settings: ServerSettings, catalogue: Catalogue, machine: Machine, console: Console) -> ModelEntry:
-    """Return the best model that is installed, or was fetched after a question.
+    """Return the default model of chat.yaml, else the best that is installed, or was fetched after a question.
 
     Raises:
         HermesError: there is none.
@@ -148,6 +155,8 @@ def default_entry(settings: ServerSettings, catalogue: Catalogue, machine: Machi
             "--engine-url needs the name of the model that runs there.",
             hint=f"for example: hermes serve hermes-3:8b --engine-url {entry.engine_url}",
         )
+    if (name := read_chat_file().defaults.get("model")) and not settings.for_agent:
+        return msgspec.structs.replace(entry, model=str(name))
     machine = select_devices(machine, device_names(entry.devices), reserve_bytes(entry.reserve))
     best = default_model("serve", model_request(entry), options, catalogue, machine, console)
     return msgspec.structs.replace(entry, model=best.name, kv_type=best.overrides.kv_type, yarn=best.yarn or entry.yarn)
@@ -198,7 +207,7 @@ def _show_banner(info: ServerInfo, console: Console) -> None:
         if served.model.note:
             console.note(f"    {served.model.note}")
     if key:
-        console.text(f"\n  key, made for this run and shown only now: {key}\n")
+        console.text(f"\n  key, made for this run: {key}\n")
         console.note("  your own: --api-key-file FILE")
     elif not settings.keys and not info.local:
         console.warn("  anybody who can reach this address may use it: --insecure")
@@ -218,6 +227,8 @@ def _show_banner(info: ServerInfo, console: Console) -> None:
 
 def _memory(served: ServedModel) -> str:
     """Describe the memory that a model takes of what was free, place by place."""
+    if served.open_chat and isinstance(served.model, AttachedModel):
+        return f"at {served.owner}, not on this machine"
     if isinstance(served.model, AttachedModel):
         return f"in the engine at {served.model.address}"
     if isinstance(served.model, OwnedModel):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from typer.core import TyperGroup
 
 from hermes_cli import paths
 from hermes_cli.commands.completing import session_names
-from hermes_cli.commands.options import NoColorOption, QuietOption, YesOption, console_for, with_console
+from hermes_cli.commands.options import ListFirst, NoColorOption, QuietOption, YesOption, console_for, with_console
 from hermes_cli.commands.rm import confirm_removal
 from hermes_cli.console import Console
 from hermes_cli.errors import HermesError, UsageError
@@ -23,18 +22,8 @@ if TYPE_CHECKING:
 TITLES = ("NAME", "MESSAGES", "SIZE", "LAST USED", "MODEL", "TITLE")
 
 
-class _ListFirst(TyperGroup):
-    """Run `list` where `hermes sessions` is typed without a command."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - of the click that Typer carries
-        options_only = all(argument.startswith("-") for argument in args)
-        if options_only and not ctx.resilient_parsing and not {"-h", "--help"} & set(args):
-            args = ["list", *args]
-        return super().parse_args(ctx, args)
-
-
 app = typer.Typer(
-    cls=_ListFirst,
+    cls=ListFirst,
     rich_markup_mode=None,
     help="List, show, export and remove the conversations that were saved. Without a command: list them.",
 )

@@ -136,7 +136,7 @@ def _repair(wrong: FileCheck, console: Console) -> FileCheck:
 def _refetch(repo: str, revision: str, path: str, console: Console) -> None:
     """Fetch one file of a repository again, by its raw parts if the repository has only these."""
     from hermes_cli.catalog.file_names import joined_name
-    from hermes_cli.commands.pull import show_progress
+    from hermes_cli.commands.pull_progress import show_progress
     from hermes_cli.store.download import fetch, file_states, resolve
     from hermes_cli.store.hub import list_files
 

@@ -1,6 +1,9 @@
 """Tensor types: elements per block and bytes per block (ggml's `type_traits`, llama.cpp ggml/src/ggml.c)."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
+
+KvType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]  # that a KV cache can have
+KV_TYPES: tuple[KvType, ...] = get_args(KvType)
 
 
 class TensorType(NamedTuple):

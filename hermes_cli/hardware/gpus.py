@@ -136,6 +136,11 @@ def find_gpu(text: str) -> Gpu:
     usual = [gpu for gpu in gpus if gpu.usual]
     if len(usual) == 1:
         return usual[0]
+    if all(gpu.vendor == "apple" for gpu in gpus):
+        size = gpus[-1].sizes[0]
+        raise UsageError(
+            f"{_shown(text)} is a Mac's chip.", hint=f'say its memory, too: --apple "{_shown(text)} {size}G"'
+        )
     raise UsageError(
         f"{_shown(text)} is the name of {len(gpus)} GPUs.",
         hint="say which: " + ", ".join(gpu.name for gpu in gpus[:MOST_NAMED]),

@@ -20,8 +20,9 @@ from hermes_cli.catalog.names import (
     WeightsReference,
 )
 from hermes_cli.engine.upstream.engine_process import EngineCommand
-from hermes_cli.errors import NotFoundError, NotInstalledError, UsageError
+from hermes_cli.errors import IntegrityError, NotFoundError, NotInstalledError, UsageError
 from hermes_cli.hardware.probe import probe
+from hermes_cli.models.any_weights import weights_in_folder
 from hermes_cli.planning.launch_plan import TITLES, GpuMemory, LaunchPlan
 from hermes_cli.planning.launch_planner import LaunchOptions, best_launch, plan_launch
 from hermes_cli.store import layout
@@ -92,10 +93,12 @@ def _planned(
     plain = LaunchPlan(engine, "", "", context=options.context, sequences=options.sequences)
     if isinstance(reference, FileReference):
         folder, name = _local(reference.path, engine), reference.path.resolve().name
-        return name, None, replace(plain, repo=str(folder), name=name), ()
+        plan, notes = _plan_of_folder(folder, name, plain, machine, options)
+        return name, None, plan, notes
     if isinstance(reference, WeightsReference) and reference.weights is None:
         folder, name = _installed(reference.repo, reference.name), reference.repo.partition("/")[2]
-        return name, None, replace(plain, repo=str(folder), name=name), ()
+        plan, notes = _plan_of_folder(folder, name, plain, machine, options)
+        return name, None, plan, notes
     if isinstance(reference, WeightsReference) and reference.weights:
         model, weights = reference.weights.model, [reference.weights]
     elif isinstance(reference, CatalogueReference):
@@ -110,6 +113,21 @@ def _planned(
         chosen, plan, notes = (weights or list(engine_weights(model)))[0], plain, ()
     folder = _installed(chosen.repo, chosen.name)
     return model.short, model, replace(plan, repo=str(folder), name=model.short), notes
+
+
+def _plan_of_folder(
+    folder: Path, name: str, plain: LaunchPlan, machine: Machine, options: LaunchOptions
+) -> tuple[LaunchPlan, tuple[str, ...]]:
+    """Return the plan of a folder that no catalogue lists; one GPU where its memory cannot be computed."""
+    plain = replace(plain, repo=str(folder), name=name)
+    if not machine.devices:
+        return plain, ()
+    try:
+        weights = weights_in_folder(folder, name)
+    except (UsageError, IntegrityError) as error:
+        return plain, (error.message,)
+    launch = plan_launch(weights, machine, options)
+    return replace(launch.plan, repo=str(folder), name=name), launch.notes
 
 
 def command_of(plan: LaunchPlan, program: Sequence[str]) -> EngineCommand:

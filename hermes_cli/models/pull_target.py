@@ -6,7 +6,7 @@ import shlex
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from hermes_cli.catalog.engine_weights import engine_weights
+from hermes_cli.catalog.engine_weights import engine_weights, named_weights
 from hermes_cli.catalog.file_names import (
     group_files,
     models_in,
@@ -23,6 +23,7 @@ from hermes_cli.catalog.names import (
     ModelReference,
     WeightsReference,
     named_quantization,
+    near_quantizations,
 )
 from hermes_cli.catalog.variants import Variant, default_variant, matching_variants, preferred_variants
 from hermes_cli.errors import HermesError, UsageError
@@ -74,6 +75,8 @@ def pull_target(
         NotFoundError: no such quantization, or no files of the model are known.
         NetworkError: the Hub had to be asked and cannot be reached.
     """
+    if weights := _meant_weights(reference, quant, tokenizer_only=tokenizer_only):
+        return _of_weights(weights, revision, tokenizer_only=tokenizer_only)
     match reference:
         case DemoReference():
             hint = 'try it: hermes chat demo "Hi"'
@@ -84,9 +87,6 @@ def pull_target(
         case CatalogueReference(model, named, repository):
             quantization = _quantization(named, quant, model)
             listed = {variant.quantization for variant in matching_variants(model, repository=repository)}
-            if tokenizer_only:
-                weights = next(engine_weights(model))
-                return _of_weights(WeightsReference(weights.repo, weights), revision, tokenizer_only=True)
             if repository and quantization and quantization not in listed:
                 return _of_hub(HubReference(repository, quantization), revision, catalogue, machine)
             variant, reason = _variant(model, quantization, repository, catalogue, machine)
@@ -95,13 +95,30 @@ def pull_target(
             if quant and named and not _same(quant, named):
                 raise _contradiction(named, quant)
             return _of_hub(HubReference(repo, quant or named, file), revision, catalogue, machine)
-        case WeightsReference(repo):
-            if quant:
-                raise UsageError(
-                    f"--quant {quant}: {reference.name} is for vLLM and SGLang and has no quantization.",
-                    hint="leave it out, or name the model without @.",
-                )
-            return _of_weights(reference, revision, tokenizer_only=tokenizer_only)
+        case WeightsReference():
+            raise UsageError(
+                f"--quant {quant}: {reference.name} is for vLLM and SGLang and has no quantization.",
+                hint="leave it out, or name the model without @.",
+            )
+
+
+def _meant_weights(reference: ModelReference, quant: str | None, *, tokenizer_only: bool) -> WeightsReference | None:
+    """Return the weights for vLLM and SGLang that are meant; None if it is something else."""
+    if isinstance(reference, WeightsReference):
+        return None if quant else reference
+    weights = None
+    if isinstance(reference, CatalogueReference) and reference.quantization is None:
+        model = reference.model
+        if quant and not named_quantization(quant, model):
+            weights = named_weights(model, quant)
+        elif tokenizer_only:
+            weights = next(engine_weights(model))
+    if tokenizer_only and weights is None:
+        raise UsageError(
+            "--tokenizer-only is for weights of vLLM and SGLang: a GGUF file has its tokenizer in it.",
+            hint="for example: hermes pull hermes-4:70b@fp8 --tokenizer-only",
+        )
+    return WeightsReference(weights.repo, weights) if weights else None
 
 
 def fit_for_chat(variant: Variant, machine: Machine) -> tuple[ContextSettings, Placement]:
@@ -122,7 +139,9 @@ def _quantization(named: str | None, flag: str | None, model: CatalogModel) -> s
         return named
     wanted = named_quantization(flag, model) or read_quantization(flag)
     if wanted is None:
-        raise UsageError(f"--quant {flag} is no quantization.", hint=f"see what it has: hermes show {model.short}")
+        near = near_quantizations(flag, dict.fromkeys(name for files in model.gguf for name in files.quantizations))
+        meant = f"did you mean {' or '.join(near)}? All of them" if near else "see what it has"
+        raise UsageError(f"--quant {flag} is not a quantization.", hint=f"{meant}: hermes show {model.short}")
     if named not in {None, wanted}:
         raise _contradiction(named or "", wanted)
     return wanted

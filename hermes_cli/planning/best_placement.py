@@ -105,6 +105,12 @@ class PlacedModel:
         return self.costs.leaving_gpu > 0
 
 
+def slowness_cost(need: PurposeNeeds, tokens_per_second: float) -> float:
+    """Return the points that a decode speed costs."""
+    halvings = max(math.log2(need.comfortable / tokens_per_second), 0)
+    return POINTS_PER_HALVED_SPEED * halvings + POINTS_PER_CUBED_HALVING * halvings**3
+
+
 def best_placement(
     architecture: Architecture,
     quantization: str,
@@ -166,9 +172,8 @@ def placed_best(
         # the part of its room that the fullest place has left
         counted = placement.shares[:1] if leaving else placement.shares
         spare = min((share.room - share.part.total) / max(share.room, 1) for share in counted)
-        halvings = max(math.log2(need.comfortable / speed.expected), 0)
         costs = Costs(
-            speed=POINTS_PER_HALVED_SPEED * halvings + POINTS_PER_CUBED_HALVING * halvings**3,
+            speed=slowness_cost(need, speed.expected),
             wait=POINTS_PER_DOUBLED_WAIT * max(math.log2(first_token.expected / need.wait), 0),
             leaving_gpu=leaving,
             more_gpus=more_gpus,

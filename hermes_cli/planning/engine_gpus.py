@@ -20,21 +20,34 @@ _AMD = ("gfx90a", "gfx94", "gfx95", "gfx11", "gfx12")
 
 
 def engine_gpus(machine: Machine, engine: EngineName) -> tuple[Device, ...]:
-    """Return the GPUs of a node that the engine can use.
+    """Return the GPUs of a node that the engine should use: of unequal ones those with the most memory together.
+
+    Each gives as much as the smallest of them, so a small one beside large ones can take more than it brings.
 
     Raises:
         UsageError: there are none.
     """
-    gpus = tuple(device for device in machine.usable_devices if is_supported(device))
-    if gpus:
-        return gpus
+    if gpus := supported_gpus(machine):
+        free = sorted((free_memory(gpu) for gpu in gpus), reverse=True)
+        used = max(range(1, len(gpus) + 1), key=lambda count: (count * free[count - 1], -count))
+        return tuple(gpu for gpu in gpus if free_memory(gpu) >= free[used - 1])[:used]
     title = TITLES[engine]
-    others = ", ".join(dict.fromkeys(device.name for device in machine.usable_devices))
+    others = ", ".join(dict.fromkeys(device.name for device in machine.devices if not device.left_out))
     have = f"not {others}" if others else "and this machine has none that can be used"
     raise UsageError(
         f"{title} needs GPUs of NVIDIA (compute capability {LEAST_CAPABILITY:g} or more) or AMD, {have}.",
         hint="plan for others: --gpu 8xH100; llama.cpp runs here: hermes recommend",
     )
+
+
+def free_memory(gpu: Device) -> int:
+    """Return the bytes of a GPU that are free, but for those that the user wants to stay so."""
+    return gpu.free - (gpu.reserve or 0)
+
+
+def supported_gpus(machine: Machine) -> tuple[Device, ...]:
+    """Return the GPUs that vLLM has kernels for, whatever llama.cpp was built for, but for those left out."""
+    return tuple(device for device in machine.devices if is_supported(device) and not device.left_out)
 
 
 def is_supported(device: Device) -> bool:
@@ -79,6 +92,6 @@ def gpu_room(gpus: tuple[Device, ...], *, simulated: bool) -> tuple[int, int, fl
     total = min(gpu.total for gpu in gpus)
     if simulated:
         total = round(total * REPORTED)
-    free = min((total if simulated else gpu.free) - (gpu.reserve or 0) for gpu in gpus)
+    free = min(total if simulated and not gpu.reserve else free_memory(gpu) for gpu in gpus)
     share = min(UTILIZATION, max(int(free / total * 100), 0) / 100)
     return total, int(total * share), share

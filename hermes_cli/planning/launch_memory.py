@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 UTILIZATION = 0.92  # vLLM's default of --gpu-memory-utilization
 REPORTED = 0.99  # of the memory in a GPU's name, what the driver gives a program (H100: 79.1 of 80 GiB)
-LARGE_GPU, LARGE_BATCH, SMALL_BATCH = 70 * GIB, 8192, 2048  # --max-num-batched-tokens by memory of the GPU
+BATCHES = ((160 * GIB, 16_384), (70 * GIB, 8192), (0, 2048))  # --max-num-batched-tokens by memory of the GPU
 GRAPHS = 1 * GIB  # CUDA graphs; vLLM's log shows 1 to 3 GiB (assumed)
 CONTEXT = round(1.2 * GIB)  # CUDA context and libraries (assumed)
 COMMUNICATION = GIB // 2  # NCCL's buffers, where GPUs work together (assumed)
@@ -42,9 +42,10 @@ def kv_bytes_per_token(architecture: Architecture, tensor: int, pipeline: int, k
     return 2 * layers * heads * architecture.head_length * KV_BYTES[kv_type]
 
 
-def batch_tokens(gpu_memory: int) -> int:
-    """Return vLLM's default of `--max-num-batched-tokens`."""
-    return LARGE_BATCH if gpu_memory >= LARGE_GPU else SMALL_BATCH
+def batch_tokens(name: str, gpu_memory: int) -> int:
+    """Return vLLM's default of `--max-num-batched-tokens` (engine/arg_utils.py); an A100 has that of small GPUs."""
+    memory = 0 if "a100" in name.lower() else gpu_memory
+    return next(tokens for least, tokens in BATCHES if memory >= least)
 
 
 def weight_bytes(weights: EngineWeights, tensor: int, pipeline: int) -> int:
@@ -64,7 +65,7 @@ def gpu_memory(
     weights: EngineWeights,
     *,
     room: int,
-    gpu_total: int,
+    batch: int,
     tensor: int,
     pipeline: int,
     sequences: int,
@@ -75,7 +76,6 @@ def gpu_memory(
     stage, and four vectors of the embedding length.
     """
     architecture = weights.model.architecture
-    batch = batch_tokens(gpu_total)
     inner = max(architecture.experts_used, 1) * architecture.feed_forward_length
     parts = GpuMemory(
         weights=weight_bytes(weights, tensor, pipeline),

@@ -86,6 +86,11 @@ class LaunchPlan:
     more: tuple[str, ...] = ()
 
     @property
+    def gpus(self) -> int:
+        """Return the number of GPUs on all nodes together."""
+        return self.tensor * self.pipeline * self.data
+
+    @property
     def replicas_span_nodes(self) -> bool:
         """Return whether one replica needs several nodes; else each node has replicas of its own."""
         return self.nodes > 1 and self.data == 1
@@ -215,7 +220,7 @@ class LaunchPlan:
             values["VLLM_RPC_BASE_PATH"] = run_folder
         if self.device == "cpu":
             values["VLLM_CPU_KVCACHE_SPACE"] = str(max(self.memory.kv_cache >> 30, 1))
-            local = self.tensor * self.pipeline * self.data // self.nodes
+            local = self.gpus // self.nodes
             if local > 1:  # one core set for each process; without it vLLM wants as many NUMA nodes
                 values["VLLM_CPU_OMP_THREADS_BIND"] = "|".join(str(core) for core in range(local))
             elif self.nodes > 1 and address.startswith("127."):  # nodes on one machine share its cores

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from hermes_cli.catalog.engine_weights import EngineWeights, engine_weights
 from hermes_cli.errors import DoesNotFitError, UsageError
+from hermes_cli.hardware.machine import MOST_DEVICES
 from hermes_cli.planning.engine_gpus import (
     BF16_CAPABILITY,
     FP4_CAPABILITY,
@@ -23,8 +24,8 @@ from hermes_cli.planning.engine_gpus import (
     is_supported,
     why_not,
 )
-from hermes_cli.planning.launch_memory import gpu_memory, kv_bytes_per_token
-from hermes_cli.planning.launch_plan import TITLES, EngineKvType, EngineName, GpuMemory, LaunchPlan
+from hermes_cli.planning.launch_memory import batch_tokens, gpu_memory, kv_bytes_per_token
+from hermes_cli.planning.launch_plan import EngineKvType, EngineName, GpuMemory, LaunchPlan
 from hermes_cli.units import counted, gigabytes, memory_size
 
 if TYPE_CHECKING:
@@ -155,17 +156,32 @@ def plan_launch(weights: EngineWeights, machine: Machine, options: LaunchOptions
             hint=f"use --context {model.context.trained} or less.",
         )
     _check_sizes(architecture, model.short, len(gpus), options)
-    wanted = options.context or wanted_context(model)
-    launches = [
-        _launch(weights, gpus, machine, sizes, options) for sizes in _parallel_sizes(architecture, len(gpus), options)
-    ]
-    best = _choose([launch for launch in launches if launch and _holds(launch, options)], wanted)
+    best = fitting_launch(weights, gpus, machine, options)
     if best is None:
-        raise _does_not_fit(weights, gpus, machine, options, launches)
-    idle = len(gpus) * options.nodes - best.plan.tensor * best.plan.pipeline * best.plan.data
+        raise _does_not_fit(weights, gpus, machine, options)
+    idle = len(gpus) * options.nodes - best.plan.gpus
     if idle and options.tensor is options.pipeline is options.data is None:
         raise _indivisible(weights, gpus, machine, options, best)
     return replace(best, notes=tuple(_notes(best, gpus, machine, idle)))
+
+
+def fitting_launch(
+    weights: EngineWeights, gpus: tuple[Device, ...], machine: Machine, options: LaunchOptions
+) -> Launch | None:
+    """Return the best plan on these GPUs of each node, None if they do not hold the weights and the context."""
+    if why_not(weights, gpus):
+        return None
+    launches = _all_launches(weights, gpus, machine, options)
+    holding = [launch for launch in launches if launch.plan.kv_tokens >= (options.context or 0)]
+    return _choose(holding, options.context or wanted_context(weights.model))
+
+
+def _all_launches(
+    weights: EngineWeights, gpus: tuple[Device, ...], machine: Machine, options: LaunchOptions
+) -> list[Launch]:
+    every = _parallel_sizes(weights.model.architecture, len(gpus), options)
+    launches = (_launch(weights, gpus, machine, sizes, options) for sizes in every)
+    return [launch for launch in launches if launch]
 
 
 def _choose(launches: list[Launch], wanted: int) -> Launch | None:
@@ -178,18 +194,14 @@ def _choose(launches: list[Launch], wanted: int) -> Launch | None:
     enough = min(wanted, LEAST_COMFORTABLE)
     within = [launch for launch in launches if not launch.plan.replicas_span_nodes and launch.plan.kv_tokens >= enough]
     offered = within or launches
-    most = max(_used(launch) for launch in offered)
-    offered = [launch for launch in offered if _used(launch) == most]
+    most = max(launch.plan.gpus for launch in offered)
+    offered = [launch for launch in offered if launch.plan.gpus == most]
     comfortable = [launch for launch in offered if launch.is_comfortable and launch.plan.kv_tokens >= wanted]
     if comfortable:
         return min(comfortable, key=lambda launch: (launch.plan.pipeline, launch.plan.tensor))
     return max(
         offered, key=lambda launch: (min(launch.plan.kv_tokens, wanted), launch.plan.data == 1, launch.plan.kv_tokens)
     )
-
-
-def _used(launch: Launch) -> int:
-    return launch.plan.tensor * launch.plan.pipeline * launch.plan.data
 
 
 def splits(architecture: Architecture, tensor: int) -> bool:
@@ -270,20 +282,21 @@ def _launch(
     architecture, model = weights.model.architecture, weights.model
     simulated = machine.simulated and all(gpu.free == gpu.total for gpu in gpus)
     total, room, share = gpu_room(gpus, simulated=simulated)
+    batch = min(batch_tokens(gpu.name, gpu.total) for gpu in gpus)
     enough = min(options.context or wanted_context(model), LEAST_COMFORTABLE)
     eight_bits = all(computes_fp8(gpu) for gpu in gpus)
     kv_types: tuple[EngineKvType, ...] = ("auto", "fp8") if eight_bits else ("auto",)
     best: Launch | None = None
     for kv_type in (options.kv_type,) if options.kv_type else kv_types:
         per_token = kv_bytes_per_token(architecture, sizes.tensor, sizes.pipeline, kv_type)
-        sequences, memory = _sequences(weights, sizes, total, room, per_token, options.sequences)
+        sequences, memory = _sequences(weights, sizes, batch, room, per_token, options.sequences)
         tokens = max(memory.kv_cache, 0) // per_token
         if tokens < min(SHORTEST_CONTEXT, model.context.trained):
             continue
         plan = LaunchPlan(
             engine=options.engine,
             repo=weights.repo,
-            name=model.short,
+            name=model.short.partition("@")[0].rpartition("/")[2],
             tensor=sizes.tensor,
             pipeline=sizes.pipeline,
             data=sizes.data,
@@ -304,11 +317,11 @@ def _launch(
 
 
 def _sequences(
-    weights: EngineWeights, sizes: ParallelSizes, gpu_total: int, room: int, per_token: int, wanted: int | None
+    weights: EngineWeights, sizes: ParallelSizes, batch: int, room: int, per_token: int, wanted: int | None
 ) -> tuple[int, GpuMemory]:
     """Return the requests at once, as many as find some KV cache each unless they are given, and the memory then."""
     tensor, pipeline = sizes.tensor, sizes.pipeline
-    alone = gpu_memory(weights, room=room, gpu_total=gpu_total, tensor=tensor, pipeline=pipeline, sequences=1)
+    alone = gpu_memory(weights, room=room, batch=batch, tensor=tensor, pipeline=pipeline, sequences=1)
 
     def memory(sequences: int) -> GpuMemory:
         logits = alone.logits * sequences
@@ -331,51 +344,33 @@ def _round_context(tokens: int) -> int:
     return tokens // step * step
 
 
-def _holds(launch: Launch, options: LaunchOptions) -> bool:
-    return launch.plan.kv_tokens >= (options.context or 0)
-
-
 def _does_not_fit(
-    weights: EngineWeights,
-    gpus: tuple[Device, ...],
-    machine: Machine,
-    options: LaunchOptions,
-    launches: list[Launch | None],
+    weights: EngineWeights, gpus: tuple[Device, ...], machine: Machine, options: LaunchOptions
 ) -> DoesNotFitError:
     """Return the error that nothing fits, with what would."""
     what = f"{weights.name} ({gigabytes(weights.bytes)})"
     on = f"{options.nodes} x {len(gpus)}" if options.nodes > 1 else f"{len(gpus)}"
     where = f"{on} {gpus[0].name} ({memory_size(gpus[0].total)} each)"
-    short = max((launch for launch in launches if launch), key=lambda launch: launch.plan.kv_tokens, default=None)
-    if short and options.context:
-        eight = "" if options.kv_type == "fp8" or short.plan.kv_type == "fp8" else ", or --kv-type fp8"
+    launches = _all_launches(weights, gpus, machine, options)
+    if launches and options.context:
+        longest = max(launches, key=lambda launch: launch.plan.kv_tokens).plan
+        eight = "" if "fp8" in {options.kv_type, longest.kv_type} else ", or --kv-type fp8"
         return DoesNotFitError(
             f"{what} with {options.context:,} tokens of context does not fit {where}.",
-            hint=f"--context {_round_context(short.plan.kv_tokens)} fits{eight}.",
+            hint=f"--context {_round_context(longest.kv_tokens)} fits{eight}.",
         )
     hints = []
-    for count in range(len(gpus) + 1, 17):
-        more = replace(machine, devices=(*machine.devices, *[gpus[-1]] * (count - len(gpus))))
-        wider = tuple(device for device in more.usable_devices if is_supported(device))
-        sizes = _parallel_sizes(
-            weights.model.architecture, count, replace(options, tensor=None, pipeline=None, data=None)
-        )
-        if any(_launch(weights, wider, more, each, options) for each in sizes if each.gpus == count * options.nodes):
+    free = replace(options, tensor=None, pipeline=None, data=None)
+    for count in range(len(gpus) + 1, MOST_DEVICES + 1):
+        launch = fitting_launch(weights, gpus[:1] * count, machine, free)
+        if launch and launch.plan.gpus == count * options.nodes:
             hints.append(f"{count} of these GPUs would hold it")
             break
-    smaller = [other for other in engine_weights(weights.model) if other.bytes < weights.bytes]
-    smaller = [
-        other for other in smaller if why_not(other, gpus) is None and _fits_somehow(other, gpus, machine, options)
-    ]
-    if smaller:
-        hints.append(f"{smaller[0].name} fits")
+    smaller = (other for other in engine_weights(weights.model) if other.bytes < weights.bytes)
+    if other := next((other for other in smaller if fitting_launch(other, gpus, machine, options)), None):
+        hints.append(f"{other.name} fits")
     hints.append(f"llama.cpp runs smaller files: hermes recommend {weights.model.short}")
     return DoesNotFitError(f"{what} does not fit {where}.", hint=f"{'; '.join(hints)}.")
-
-
-def _fits_somehow(weights: EngineWeights, gpus: tuple[Device, ...], machine: Machine, options: LaunchOptions) -> bool:
-    sizes = _parallel_sizes(weights.model.architecture, len(gpus), options)
-    return any(_launch(weights, gpus, machine, each, options) for each in sizes)
 
 
 def _indivisible(
@@ -383,9 +378,9 @@ def _indivisible(
 ) -> UsageError:
     """Return the error for a number of GPUs that the model cannot be split over, with what is next best."""
     plan = best.plan
-    per_node = plan.tensor * plan.pipeline * plan.data // options.nodes
+    per_node = plan.gpus // options.nodes
     stages = replace(options, tensor=1, pipeline=len(gpus), data=1)
-    by_stages = options.nodes == 1 and _fits_somehow(weights, gpus, machine, stages)
+    by_stages = options.nodes == 1 and fitting_launch(weights, gpus, machine, stages)
     also = f"; or all {len(gpus)} in turns: --pipeline-parallel {len(gpus)}" if by_stages else ""
     return UsageError(
         f"{weights.name} cannot be split over {counted(len(gpus), 'GPU')}: {_heads(weights)}, of which each "
@@ -402,8 +397,13 @@ def _heads(weights: EngineWeights) -> str:
 def _notes(launch: Launch, gpus: tuple[Device, ...], machine: Machine, idle: int) -> Iterator[str]:
     """Yield what the user should know about a plan."""
     plan, weights = launch.plan, launch.weights
-    if left_out := [device.name for device in machine.usable_devices if device not in gpus]:
-        yield f"left out, {TITLES[plan.engine]} does not use it: {', '.join(dict.fromkeys(left_out))}"
+    if left_out := [device for device in machine.devices if device not in gpus and not device.left_out]:
+        small = (
+            "it has less memory free than the others"
+            if any(map(is_supported, left_out))
+            else "there are no kernels for it"
+        )
+        yield f"left out, {small}: {', '.join(dict.fromkeys(device.name for device in left_out))}"
     smallest = min(gpu.total for gpu in gpus)
     if any(gpu.total > smallest for gpu in gpus):
         yield f"the GPUs are not alike; each gives as much as the smallest, {memory_size(smallest)}"
@@ -411,12 +411,7 @@ def _notes(launch: Launch, gpus: tuple[Device, ...], machine: Machine, idle: int
         yield f"{_heads(weights)}, so it is not split over {len(gpus)} GPUs: {plan.data} replicas"
     if idle:
         yield f"{counted(idle, 'GPU')} of {len(gpus) * plan.nodes} stay idle"
-    if weights.format == "fp8" and not all(computes_fp8(gpu) for gpu in gpus):
-        yield f"{gpus[0].name} does not compute in FP8: weights are unpacked, which saves memory and no arithmetic"
-    if weights.format == "nvfp4" and any(capability(gpu) < FP4_CAPABILITY for gpu in gpus):
-        yield f"{gpus[0].name} does not compute in FP4: weights are unpacked, which saves memory and no arithmetic"
-    if not weights.official:
-        yield f"{weights.repo} is not by Nous Research"
+    yield from _notes_on_weights(weights, gpus)
     if plan.kv_type == "fp8":
         yield "the KV cache has 8 bits; --kv-type auto takes 16, for half as many tokens"
     if plan.tensor > weights.model.architecture.kv_heads:
@@ -424,3 +419,14 @@ def _notes(launch: Launch, gpus: tuple[Device, ...], machine: Machine, idle: int
             f"{plan.tensor} GPUs share {weights.model.architecture.kv_heads} KV heads, so each token is kept several "
             f"times; --tensor-parallel {weights.model.architecture.kv_heads} with stages takes less"
         )
+
+
+def _notes_on_weights(weights: EngineWeights, gpus: tuple[Device, ...]) -> Iterator[str]:
+    if weights.format == "fp8" and not all(computes_fp8(gpu) for gpu in gpus):
+        yield f"{gpus[0].name} does not compute in FP8: weights are unpacked, which saves memory and no arithmetic"
+    if weights.format == "nvfp4" and any(capability(gpu) < FP4_CAPABILITY for gpu in gpus):
+        yield f"{gpus[0].name} does not compute in FP4: weights are unpacked, which saves memory and no arithmetic"
+    if weights.model.architecture.kind == "seed_oss":
+        yield "vLLM 0.32 and SGLang 0.5.23 run this architecture through Transformers, slower than by code of their own"
+    if weights.model.generation and not weights.official:
+        yield f"{weights.repo} is not by Nous Research"

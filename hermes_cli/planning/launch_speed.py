@@ -22,6 +22,7 @@ from hermes_cli.planning.speed_figures import ASSUMED_GPU_BANDWIDTH
 BANDWIDTH_SHARE = 0.75  # of the data sheet
 LAYER_SECONDS = 0.03e-3  # CUDA graphs start kernels
 ALL_REDUCE_SECONDS = 35e-6  # with NVLink; two for each layer
+NETWORK_REDUCE_SECONDS = 150e-6  # where a stage goes over several nodes (assumed)
 NODE_SECONDS = 0.1e-3  # from stage to stage over the network
 OPERATIONS_SHARE = 0.5
 OPERATIONS_PER_BYTE = 150  # FP16 operations for each byte/s of bandwidth, where the data sheet says none
@@ -51,6 +52,22 @@ def batch_speed(launch: Launch, requests: int, filled: int) -> BatchSpeed:
     return BatchSpeed(requests, _speed(at_work / requests / seconds), _speed(at_work / seconds))
 
 
+def first_token_of(launch: Launch, tokens: int) -> float:
+    """Return the seconds to the first token of a prompt of so many tokens, if nothing else is going on."""
+    weights, plan = launch.weights, launch.plan
+    architecture = weights.model.architecture
+    work = 2 * tokens * architecture.layers * active_elements(architecture) / plan.tensor
+    return work / _operations(launch) + step_seconds(launch, 1, tokens)
+
+
+def _operations(launch: Launch) -> float:
+    """Return the operations per second that one GPU reaches."""
+    gpu = min(launch.gpus, key=lambda gpu: gpu.operations or 0)
+    operations = gpu.operations or OPERATIONS_PER_BYTE * (gpu.bandwidth or ASSUMED_GPU_BANDWIDTH)
+    in_8_bits = launch.weights.format == "fp8" and all(map(computes_fp8, launch.gpus))
+    return operations * OPERATIONS_SHARE * (2 if in_8_bits else 1)
+
+
 def step_seconds(launch: Launch, batch: int, filled: int) -> float:
     """Return the seconds of one step with so many requests in a replica, through all its stages."""
     plan, weights = launch.plan, launch.weights
@@ -62,12 +79,9 @@ def step_seconds(launch: Launch, batch: int, filled: int) -> float:
     head = architecture.vocabulary * architecture.embedding_length * 2 / plan.pipeline
     read = (layers * active * weights.bits / 8 + head) / plan.tensor
     read += in_stage * filled * kv_bytes_per_token(architecture, plan.tensor, plan.pipeline, plan.kv_type)
-    slowest = min(launch.gpus, key=lambda gpu: gpu.operations or 0)
-    operations = slowest.operations or OPERATIONS_PER_BYTE * bandwidth
-    if weights.format == "fp8" and all(map(computes_fp8, launch.gpus)):
-        operations *= 2
-    computing = 2 * in_stage * layers * active / plan.tensor / (operations * OPERATIONS_SHARE)
-    fixed = layers * (LAYER_SECONDS + (2 * ALL_REDUCE_SECONDS if plan.tensor > 1 else 0))
+    computing = 2 * in_stage * layers * active / plan.tensor / _operations(launch)
+    reduce = NETWORK_REDUCE_SECONDS if plan.tensor > len(launch.gpus) else ALL_REDUCE_SECONDS
+    fixed = layers * (LAYER_SECONDS + (2 * reduce if plan.tensor > 1 else 0))
     between = NODE_SECONDS if plan.pipeline > 1 else 0
     return plan.pipeline * (max(read / bandwidth, computing) + fixed + between)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hermes_cli.catalog.models import Yarn
-from hermes_cli.planning.memory import ContextSettings, KvType, Pooling
+from hermes_cli.gguf.types import KvType
+from hermes_cli.planning.memory import ContextSettings, Pooling
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
 from hermes_cli.catalog.models import Architecture, TensorShape, layer_tensors, outer_tensors
-from hermes_cli.gguf.types import type_named
+from hermes_cli.gguf.types import KvType, type_named
 from hermes_cli.planning import compute as graphs
 from hermes_cli.planning.compute import F16, F32
 from hermes_cli.planning.file_architecture import FileArchitecture
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from hermes_cli.gguf.header import GGUFHeader
 
 Pooling = Literal["mean", "cls", "last"]
-KvType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
-KV_TYPES: tuple[KvType, ...] = get_args(KvType)
 CELLS = 256  # llama.cpp pads the context length to a multiple of it (src/llama-context.cpp)
 MICRO_BATCH = 512  # llama.cpp's default n_ubatch
 Kind = Literal["llama", "qwen3", "seed_oss"]

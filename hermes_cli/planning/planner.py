@@ -12,9 +12,10 @@ from itertools import combinations, islice
 from typing import TYPE_CHECKING
 
 from hermes_cli.errors import UsageError
+from hermes_cli.gguf.types import KvType
 from hermes_cli.planning.best_placement import NEEDS, best_placement
 from hermes_cli.planning.load_plan import LoadOverrides, LoadPlan
-from hermes_cli.planning.memory import MICRO_BATCH, ContextSettings, FileFacts, KvType
+from hermes_cli.planning.memory import MICRO_BATCH, ContextSettings, FileFacts
 from hermes_cli.planning.placement import device_sets, place_layers, place_split, room_on
 from hermes_cli.planning.speed import prompt_helpers
 from hermes_cli.units import GIB

@@ -10,10 +10,11 @@ from typing import Literal
 
 from hermes_cli.catalog.models import CatalogModel, Catalogue
 from hermes_cli.catalog.variants import Variant, preferred_variants
+from hermes_cli.gguf.types import KvType
 from hermes_cli.hardware.machine import MOST_DEVICES, Machine
 from hermes_cli.planning.best_placement import NEEDS, POINTS_FOR_LEAVING_GPU, PlacedModel, placed_best
 from hermes_cli.planning.measured import SpeedRatio
-from hermes_cli.planning.memory import ContextSettings, KvType, on_cpu, weights
+from hermes_cli.planning.memory import ContextSettings, on_cpu, weights
 from hermes_cli.planning.quality import Purpose, QualityScore, model_results, quantization_cost, supports_purpose
 from hermes_cli.planning.speed import active_elements
 
@@ -58,6 +59,7 @@ class RecommendOptions:
         max_wait: seconds to the first token of the purpose's first prompt.
         gpu_only: every layer on GPUs.
         only: no models but these.
+        users: people at once; llama.cpp's variants are ranked for one, recommend_engine.py counts them.
     """
 
     purpose: Purpose = "chat"
@@ -67,6 +69,7 @@ class RecommendOptions:
     gpu_only: bool = False
     measured: tuple[SpeedRatio, ...] = ()  # by `hermes bench`, on the machine that is planned for
     only: tuple[CatalogModel, ...] = ()
+    users: int = 1
 
     def wanted(self, model: CatalogModel) -> int:
         """Context length that a model should have, in tokens."""
@@ -274,6 +277,19 @@ def shortfalls(pick: Recommendation, purpose: Purpose) -> list[Shortfall]:
     if pick.first_token.expected > need.longest_wait:
         missed.append(Shortfall("wait", pick.first_token.expected, need.longest_wait))
     return missed
+
+
+def gpus_used(pick: Recommendation) -> int:
+    """Return the number of GPUs that a pick of llama.cpp lies on."""
+    return sum(share.device is not None and share.part.total > 0 for share in pick.placement.shares)
+
+
+def shared_speed(pick: Recommendation, users: int) -> float:
+    """Return the tokens per second of each of so many requests at once in llama.cpp, at best.
+
+    A step reads the weights once, and computes each further token as a prompt's.
+    """
+    return 1 / (1 / pick.speed.expected + (users - 1) / pick.prefill.expected)
 
 
 FASTER = 1.5  # times the pick's speed, below which the difference is hardly felt

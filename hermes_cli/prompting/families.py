@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -59,6 +60,22 @@ _TOOLS_4_AFTER = (
 def canonical(value: Any) -> str:  # noqa: ANN401 - anything of JSON
     """Return JSON as the models write and read it: a space behind each comma and colon, no escapes beyond ASCII."""
     return json.dumps(value, ensure_ascii=False)
+
+
+def shown(value: Any, most: int = 80) -> str:  # noqa: ANN401 - anything of JSON
+    """Return the beginning of JSON, for an error; of a large value the rest is not looked at."""
+    return canonical(_beginning(value, most))[:most]
+
+
+def _beginning(value: Any, most: int, levels: int = 3) -> Any:  # noqa: ANN401 - as above
+    if isinstance(value, str):
+        return value[:most]
+    if isinstance(value, list):
+        return [_beginning(item, most, levels - 1) for item in value[:most]] if levels else []
+    if isinstance(value, dict):
+        items = islice(value.items(), most if levels else 0)
+        return {str(key)[:most]: _beginning(item, most, levels - 1) for key, item in items}
+    return value
 
 
 def tools_prompt(generation: Literal[3, 4], declarations: str) -> str:

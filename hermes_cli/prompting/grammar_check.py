@@ -187,11 +187,38 @@ def _relaxed(schema: Json, about: str, notes: list[str] | None, *, lenient: bool
         text = f"{about}: what stands at {checker.pointers.get(id(part), '#')} cannot be enforced: {fault}"
         if notes is None or len(notes) >= MOST_NOTES:
             raise UsageError(f"{text}.", hint="docs/constraints.md lists what is enforced.")
+        if _close_together(part, made.get("$defs", {})):
+            notes.append(f"{text}; the objects that forbid each other's properties are closed together.")
+            continue
         notes.append(f"{text}; only its type is.")
         kind = part.get("type")
         part.clear()
         part.update({"type": kind} if kind else {})
     return with_options(made)
+
+
+def _close_together(part: dict[str, Json], definitions: Mapping[str, Json]) -> bool:
+    """Let the objects of `allOf` that have no other properties have each other's; return whether that changed one.
+
+    Authors who put closed schemas together mean one object with the properties of all.
+    """
+    merged = [_copied(each, definitions) for each in part.get("allOf", ())]
+    objects = [each for each in (part, *merged) if isinstance(each.get("properties"), dict)]
+    closed = [each for each in objects if each.get("additionalProperties") is False]
+    names = dict.fromkeys(name for each in objects for name in each["properties"])  # in their order
+    if all(names.keys() <= each["properties"].keys() for each in closed):
+        return False
+    for each in closed:
+        each["properties"] = {name: each["properties"].get(name, {}) for name in names}
+    part["allOf"] = merged
+    return True
+
+
+def _copied(schema: Json, definitions: Mapping[str, Json]) -> dict[str, Json]:
+    """Return a copy of a schema, or of the definition that it refers to and nothing else."""
+    reference = schema.get("$ref") if isinstance(schema, dict) and len(schema) == 1 else None
+    target = definitions.get(reference.removeprefix(DEFINITIONS), schema) if isinstance(reference, str) else schema
+    return dict(target) if isinstance(target, dict) else {"allOf": [target]}
 
 
 def _end_patterns(part: dict[str, Json], until: float) -> None:

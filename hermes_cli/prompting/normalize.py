@@ -15,13 +15,14 @@ from dataclasses import replace
 from typing import Any
 
 from hermes_cli.errors import UsageError
-from hermes_cli.prompting.families import canonical
+from hermes_cli.prompting.families import canonical, shown
 from hermes_cli.prompting.messages import Message, Role, ToolCall
 from hermes_cli.prompting.parts import TEXT_FIELDS, THOUGHTS, kind_of, part_text, sense_of
 
 MOST_CHARACTERS = 16_000_000  # in one request: more than the longest context (524,288 tokens) can hold
 MOST_VALUES = 500_000  # of JSON in one request: 10,000 messages with a call each have half as many
 DEEPEST = 100  # levels of nesting in JSON
+NAMELESS = "unnamed"  # a tool that was called without a name
 LONGEST_NAME = 256  # of a tool; OpenAI allows 64 letters, servers for tools give longer ones
 
 _ROLES: dict[str, Role] = {
@@ -34,7 +35,8 @@ _ROLES: dict[str, Role] = {
 }
 # Claude Code writes this line into its system prompt, with a number that is another one each time: nothing behind it
 # could be reused from the request before. It means nothing to a model (anthropics/claude-code issue 24168).
-_BILLING = re.compile(r"^x-anthropic-billing-header:[^\n]*\n?", re.MULTILINE)
+_BILLING_HEADER = "x-anthropic-billing-header:"
+_BILLING = re.compile(rf"^{_BILLING_HEADER}[^\n]*\n?", re.MULTILINE)
 _ANY = ("", "")  # stands for every call
 _PLAIN = frozenset({str, int, bool, type(None), list})
 _THINK, _END_THINK = "<think>", "</think>"
@@ -100,7 +102,7 @@ def strict_tools(given: object) -> frozenset[str]:
     return frozenset(str(function.get("name")) for function in functions if function)
 
 
-def check(given: object, where: str, *, sizes_only: bool = False) -> None:
+def check(given: object, where: str, *, sizes_only: bool = False, most_values: int = MOST_VALUES) -> None:
     """Refuse what is too large, too deep, or no JSON.
 
     It takes 0.1 µs for a value: places are written only for errors.
@@ -118,8 +120,8 @@ def check(given: object, where: str, *, sizes_only: bool = False) -> None:
                 characters += sum(map(len, filter(_is_text, value)))
             elif kind is list:
                 below += value
-            if values + len(below) > MOST_VALUES:
-                raise UsageError(f"hold more than {MOST_VALUES:,} values.", field=where, hint="send fewer.")
+            if values + len(below) > most_values:
+                raise UsageError(f"hold more than {most_values:,} values.", field=where, hint="send fewer.")
         if not sizes_only and not all(map(_is_json, level)):
             raise next(_faults(given, where))
         values, depth, level = values + len(below), depth + 1, below
@@ -190,6 +192,7 @@ class _Conversation:
         self._results: dict[int, Message] = {}
         self._between: list[Message] = []
         self._late = False  # the last message is the user's and has only what systems said
+        self._joined: list[str] = []  # contents that the last message is to have, one below the other
 
     def add(self, given: object, where: str, *, newest: bool = False) -> None:
         """Add a message; `newest` is one that the model has not answered yet."""
@@ -197,7 +200,7 @@ class _Conversation:
             raise _refused(where, "must be an object")
         role = _ROLES.get(given["role"]) if isinstance(given.get("role"), str) else None
         if role is None:
-            raise _refused(f"{where}.role", f"is {canonical(given.get('role'))[:200]}; there are {', '.join(_ROLES)}")
+            raise _refused(f"{where}.role", f"is {shown(given.get('role'))}; there are {', '.join(_ROLES)}")
         if role == "tool":
             self._add_result(given, where)
         elif role == "assistant":
@@ -205,13 +208,14 @@ class _Conversation:
             self._add_answer(given, where)
         else:
             content = self._content(given.get("content"), f"{where}.content", asked=newest and role == "user")
-            text = _BILLING.sub("", content) if role == "system" else content
+            text = _BILLING.sub("", content) if role == "system" and _BILLING_HEADER in content else content
             self._between.append(Message(role, text))
             if len(self._results) == len(self._calls):
                 self._end_results()
 
     def finished(self) -> list[Message]:
         self._end_results()
+        self._end_joined()
         return self._messages
 
     def _say(self, message: Message) -> None:
@@ -225,11 +229,18 @@ class _Conversation:
             message = replace(message, role="user")
         if last and last.role == message.role and (late or self._late or message.role == "system"):
             self._late = self._late and late
-            content = "\n\n".join(filter(None, (last.content, message.content)))
-            self._messages[-1] = replace(message, content=content)
+            self._joined = self._joined or [last.content or ""]
+            self._joined.append(message.content or "")
         elif message.content or not late:
+            self._end_joined()
             self._late = late
             self._messages.append(message)
+
+    def _end_joined(self) -> None:
+        """Give the last message all of its contents."""
+        if self._joined:
+            self._messages[-1] = replace(self._messages[-1], content="\n\n".join(filter(None, self._joined)))
+            self._joined = []
 
     def _add_answer(self, given: Mapping[str, Any], where: str) -> None:
         parts: Any = given.get("content")
@@ -248,6 +259,7 @@ class _Conversation:
             for key in (("id", call.id), ("name", call.name), _ANY):
                 self._waiting.setdefault(key, []).append(index)
         thought = repaired(thought).strip()
+        self._end_joined()
         self._messages.append(Message("assistant", content or None, tuple(self._calls), thought or None))
 
     def _add_result(self, given: Mapping[str, Any], where: str) -> None:
@@ -281,7 +293,9 @@ class _Conversation:
 
     def _end_results(self) -> None:
         # The model matches results to calls by their order: ids never reach it.
-        self._messages += [message for _, message in sorted(self._results.items())]
+        if self._results:
+            self._end_joined()
+            self._messages += [message for _, message in sorted(self._results.items())]
         for message in self._between:
             self._say(message)
         self._calls, self._waiting, self._results, self._between = [], {}, {}, []
@@ -303,6 +317,8 @@ class _Conversation:
         if not isinstance(given, dict) or not kind:
             raise _refused(where, "is a part without a type")
         if kind in TEXT_FIELDS:
+            if given.get(TEXT_FIELDS[kind], "") is None:
+                return ""
             if not isinstance(given.get(TEXT_FIELDS[kind]), str):
                 raise _refused(f"{where}.{TEXT_FIELDS[kind]}", "must be a string")
         elif sense := sense_of(given):
@@ -339,8 +355,10 @@ def _call(given: object, where: str) -> ToolCall:
     if isinstance(custom := given.get("custom"), dict):  # a tool that takes a text
         function = {"name": custom.get("name"), "arguments": {"input": custom.get("input")}}
     name = function.get("name")
-    if not isinstance(name, str) or not name:
-        raise _refused(f"{where}.function.name", "must be a string with at least one letter")
+    if name in (None, ""):  # a model wrote none, and the client sends back what it got
+        name = NAMELESS
+    if not isinstance(name, str):
+        raise _refused(f"{where}.function.name", "must be a string")
     arguments = _arguments(function.get("arguments"), f"{where}.function.arguments")
     known = given.get("id")
     if isinstance(known, str) and known:
@@ -378,7 +396,7 @@ def _tool(given: object, where: str, notes: Notes | None) -> dict[str, Any]:
     if not isinstance(given, dict) or function is None:
         raise _refused(where, "must be an object with a function")
     if given.get("type") not in (None, "function"):
-        raise _refused(f"{where}.type", f"is {canonical(given['type'])[:80]}; only functions can be called")
+        raise _refused(f"{where}.type", f"is {shown(given['type'])}; only functions can be called")
     name = function.get("name")
     if not isinstance(name, str) or not name.strip() or len(name) > LONGEST_NAME or not repaired(name).isprintable():
         raise _refused(f"{where}.function.name", f"must be a name of 1 to {LONGEST_NAME} letters")

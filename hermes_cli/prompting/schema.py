@@ -127,8 +127,7 @@ class Checker:
         self._schemas += 1
         if self._schemas > keywords.MOST_SCHEMAS:
             self._fail(f"more than {keywords.MOST_SCHEMAS:,} schemas are in it", "make it smaller.")
-        if time.thread_time() > self._until:
-            self._fail("it takes too much time to read", "make it smaller.")
+        self._check_time()
         if place.level > keywords.MOST_LEVELS:
             self.wrong(place, f"more than {keywords.MOST_LEVELS} schemas stand in one another")
         if isinstance(written, bool):
@@ -148,7 +147,12 @@ class Checker:
             self.with_patterns.append(node.made)
         return node.made
 
+    def _check_time(self) -> None:
+        if time.thread_time() > self._until:
+            self._fail("it takes too much time to read", "make it smaller.")
+
     def _word(self, node: Node, word: str, value: Json) -> None:
+        self._check_time()
         if word in _READERS:
             try:
                 _READERS[word](self, node, word, value)
@@ -347,13 +351,14 @@ _READERS: Mapping[str, Callable[[Checker, Node, str, Json], None]] = {
     "$ref": Checker.reference,
     **keywords.READERS,
 }
+_LONGEST_WORD = 40  # characters; the longest of JSON Schema has 21
 _KNOWN = keywords.ANNOTATIONS | keywords.UNSUPPORTED | _READERS.keys() | {"$id"}
 
 
 @lru_cache(maxsize=1024)
 def _meant(word: str) -> str | None:
     """Return the word that this one misspells, None where it is just unknown: then it describes (core 6.5)."""
-    if word in _KNOWN or word.startswith("x-"):
+    if word in _KNOWN or word.startswith("x-") or len(word) > _LONGEST_WORD:
         return None
     known = {name.lower(): name for name in (*_READERS, *keywords.UNSUPPORTED)}
     near = difflib.get_close_matches(word.lower().replace("_", ""), known, n=1, cutoff=0.85)

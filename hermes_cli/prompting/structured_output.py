@@ -13,6 +13,7 @@ from typing import Any
 
 from hermes_cli.errors import UsageError
 from hermes_cli.prompting.call_block import is_name
+from hermes_cli.prompting.families import shown
 from hermes_cli.prompting.grammar_check import TOO_MUCH, enforceable, rules_fault, to_lark, with_options
 from hermes_cli.prompting.normalize import ANY_ARGUMENTS
 from hermes_cli.prompting.pattern import PatternError, to_rust
@@ -153,7 +154,7 @@ def _function(tool: Any) -> tuple[str, dict[str, Any]]:  # noqa: ANN401 - JSON
     name = function.get("name")
     if not is_name(name):
         hint = 'write tools like this: {"type": "function", "function": {"name": "f", "parameters": {…}}}.'
-        raise UsageError(f"a tool has no name: {json.dumps(tool, default=str)[:80]}.", hint=hint)
+        raise UsageError(f"a tool has no name: {shown(tool)}.", hint=hint)
     return name, function
 
 
@@ -180,7 +181,7 @@ def _named(tool_choice: object, offered: Mapping[str, str]) -> str:
     name = function.get("name") if isinstance(function, dict) else None
     if not isinstance(name, str):
         hint = 'say "auto", "none", "required" or {"type": "function", "function": {"name": …}}.'
-        raise UsageError(f"is {json.dumps(tool_choice, default=str)[:80]}.", field="tool_choice", hint=hint)
+        raise UsageError(f"is {shown(tool_choice)}.", field="tool_choice", hint=hint)
     if name not in offered:
         text = f"names {name}; offered are: {', '.join(offered) or 'none'}."
         raise UsageError(text, field="tool_choice", hint="offer it, or name another one.")

@@ -1,6 +1,7 @@
 """The routes of llama.cpp's server beside OpenAI's API, in its shapes (its tools/server/README.md).
 
-Only /tokenize, /detokenize and /apply-template load a model. No reply has the path of a file.
+Beside them is one of vLLM's. Only /tokenize, /detokenize, /tokenizer_info and /apply-template load a model. No reply
+has the path of a file.
 """
 
 from __future__ import annotations
@@ -21,16 +22,17 @@ from hermes_cli.engine.request import SamplingOptions
 from hermes_cli.errors import NotReadyError, UsageError
 from hermes_cli.server.errors import RETRY_AFTER
 from hermes_cli.server.llama_completion import sampling_fields
-from hermes_cli.server.openai.requests import ChatRequest
+from hermes_cli.server.openai.requests import MOST_MESSAGES, MOST_TOOLS, ChatRequest
 from hermes_cli.server.parsed_request import parse_chat
 from hermes_cli.server.pool import Pool
 from hermes_cli.server.routing import ApiRoute
 from hermes_cli.server.streaming_reply import encode, json_reply
+from hermes_cli.threads import in_turn
 
 # Characters in one request to /tokenize: so many, or for each token of context.
 MOST_CHARACTERS, CHARACTERS_PER_TOKEN = 1 << 20, 8
 AT_ONCE = 256  # tokens whose texts are asked of the engine together
-MOST_TOKENS = 4_000_000  # in one request to /detokenize; no context is longer
+MOST_TOKENS = 1 << 20  # in one request to /detokenize; no context is longer
 ModelName = Annotated[str | None, Field(max_length=200, description="The model; the default one if it is left out.")]
 _OBJECT = {"type": "object"}
 
@@ -50,8 +52,10 @@ class SlotsQuery(ModelQuery):
 class Tokenize(BaseModel):
     """A text to cut into tokens."""
 
-    content: str
+    content: str | None = None
+    prompt: str | None = Field(None, description="As vLLM takes it, in the place of `content`.")
     add_special: bool = Field(default=False, description="Put BOS in front, if prompts begin with it.")
+    add_special_tokens: bool = Field(default=True, description="The same, as vLLM takes it beside `prompt`.")
     parse_special: bool = Field(default=True, description="Let the text spell control tokens.")
     with_pieces: bool = Field(default=False, description="Return the text of each token, too.")
     model: ModelName = None
@@ -60,15 +64,17 @@ class Tokenize(BaseModel):
 class Detokenize(BaseModel):
     """Tokens to join."""
 
-    tokens: list[Annotated[int, Field(ge=0, lt=2**31)]] = Field(max_length=MOST_TOKENS)
+    tokens: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(fail_fast=True)] = Field(
+        max_length=MOST_TOKENS
+    )
     model: ModelName = None
 
 
 class ApplyTemplate(BaseModel):
     """A conversation to render."""
 
-    messages: list[dict[str, Any]] = Field(min_length=1)
-    tools: list[dict[str, Any]] | None = None
+    messages: Annotated[list[dict[str, Any]], Field(fail_fast=True)] = Field(min_length=1, max_length=MOST_MESSAGES)
+    tools: Annotated[list[dict[str, Any]], Field(fail_fast=True, max_length=MOST_TOOLS)] | None = None
     chat_template_kwargs: dict[str, Any] = {}
     add_generation_prompt: bool | None = Field(None, description="False ends with the last message.")
     continue_final_message: bool | None = Field(None, description="As in chats.")
@@ -88,9 +94,10 @@ class RenderedPrompt(msgspec.Struct, frozen=True):
 
 
 class DetokenizedText(msgspec.Struct, frozen=True):
-    """The text of tokens, with U+FFFD in place of what is no UTF-8."""
+    """The text of tokens, with U+FFFD in place of what is no UTF-8; `prompt` is vLLM's name for it."""
 
     content: str
+    prompt: str
 
 
 class TokenWithPiece(msgspec.Struct, frozen=True):
@@ -176,20 +183,24 @@ async def slots(request: Request, query: SlotsQuery) -> Response:
 
 async def tokenize(request: Request, body: Tokenize) -> Response:
     """Cut a text into tokens."""
+    field, text, adds_special = "content", body.content, body.add_special
+    if text is None:
+        field, text, adds_special = "prompt", body.prompt, body.add_special_tokens
+    if text is None:
+        raise UsageError("is missing.", field="content", hint="send a text.")
     async with request.app.state.pool.use(body.model, embeds=None) as model:
         most = max(MOST_CHARACTERS, CHARACTERS_PER_TOKEN * model.info.context)
-        if len(body.content) > most:
-            reason = f"has {len(body.content):,} characters; at most {most:,} are tokenized at once."
-            raise UsageError(reason, field="content", hint="send it in parts.")
+        if len(text) > most:
+            reason = f"has {len(text):,} characters; at most {most:,} are tokenized at once."
+            raise UsageError(reason, field=field, hint="send it in parts.")
         engine = model.chat_model.engine
-        tokens = await engine.tokenize(body.content, special=body.parse_special)
-        if body.add_special and model.info.adds_bos:
+        tokens = await engine.tokenize(text, special=body.parse_special)
+        if adds_special and model.info.adds_bos:
             tokens = [*await engine.tokenize(model.info.bos), *tokens]
         pieces: dict[int, bytes] = {}
         for some in _groups([*dict.fromkeys(tokens)] if body.with_pieces else [], AT_ONCE):
             pieces |= zip(some, await asyncio.gather(*(engine.detokenize([token]) for token in some)), strict=True)
-    # In a thread: there may be a million of them.
-    data = await asyncio.to_thread(_token_list, tokens, pieces)
+    data = await in_turn(request.state.client, lambda: _token_list(tokens, pieces), size=4 * len(tokens))
     return Response(data, media_type="application/json")
 
 
@@ -209,7 +220,20 @@ async def detokenize(request: Request, body: Detokenize) -> Response:
     """Join tokens to a text."""
     async with request.app.state.pool.use(body.model, embeds=None) as model:
         text = await model.chat_model.engine.detokenize(body.tokens)
-    return json_reply(DetokenizedText(text.decode("utf-8", "replace")))
+
+    def written() -> bytes:
+        decoded = text.decode("utf-8", "replace")
+        return encode(DetokenizedText(decoded, decoded))
+
+    return Response(await in_turn(request.state.client, written, size=len(text)), media_type="application/json")
+
+
+async def tokenizer_info(request: Request, query: ModelQuery) -> Response:
+    """Describe the tokenizer, as vLLM does: lm-eval reads it to count tokens by this server."""
+    async with request.app.state.pool.use(query.model) as model:
+        template = model.chat_model.choice.format.source
+        bos, eos = model.info.bos or None, model.info.eos or None
+        return json_reply({"bos_token": bos, "eos_token": eos, "chat_template": template})
 
 
 async def apply_template(request: Request, body: ApplyTemplate) -> Response:
@@ -280,6 +304,7 @@ ROUTES = [
     ),
     ApiRoute("POST", "/tokenize", tokenize, tag="llama.cpp", body=Tokenize, reply=TokenList),
     ApiRoute("POST", "/detokenize", detokenize, tag="llama.cpp", body=Detokenize, reply=DetokenizedText),
+    ApiRoute("GET", "/tokenizer_info", tokenizer_info, tag="vLLM", query=ModelQuery, reply=_json(_OBJECT)),
     ApiRoute("POST", "/apply-template", apply_template, tag="llama.cpp", body=ApplyTemplate, reply=RenderedPrompt),
     ApiRoute("POST", "/models/load", load_model, tag="llama.cpp", body=ModelToLoad, reply=_SUCCESS),
     ApiRoute("POST", "/models/unload", unload_model, tag="llama.cpp", body=ModelToLoad, reply=_SUCCESS),

@@ -6,7 +6,6 @@ same reasons; `FieldNames` names a refused field as the client called it.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,7 +22,7 @@ from hermes_cli.server import response_format, thinking
 from hermes_cli.server.errors import ErrorShape, Problem, problem
 from hermes_cli.server.openai.requests import REFUSED, UNANSWERED, ChatRequest, LenientModel, SharedFields
 from hermes_cli.server.pool import SERVER_KEEP_ALIVE, ReadyModel
-from hermes_cli.server.request_stats import warn
+from hermes_cli.server.request_stats import MOST_WARNINGS, aside, warn
 from hermes_cli.server.settings import seconds
 from hermes_cli.server.thinking import ThinkingChoice
 
@@ -40,6 +39,18 @@ _INSTEAD = {
     "web_search_options": "offer a tool that searches.",
 }
 _OPENAI = "OpenAI's Chat Completions"
+# llama.cpp's samplers in its order, each with its letter, and the options with which it does nothing.
+_SAMPLERS: dict[str, tuple[str, dict[str, float]]] = {
+    "penalties": ("e", {"repeat_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}),
+    "dry": ("d", {"dry_multiplier": 0.0}),
+    "top_n_sigma": ("s", {}),
+    "top_k": ("k", {"top_k": 0}),
+    "typ_p": ("y", {"typical_p": 1.0}),
+    "top_p": ("p", {"top_p": 1.0}),
+    "min_p": ("m", {"min_p": 0.0}),
+    "xtc": ("x", {}),
+    "temperature": ("t", {"temperature": 1.0}),
+}
 
 
 @dataclass(frozen=True)
@@ -164,21 +175,18 @@ async def parse_chat(body: ChatRequest, client: str, fields: FieldNames = CHAT_F
     """
     with fields.renaming():
         notes: normalize.Notes = []
-        # In a thread: histories are long.
-        messages = await asyncio.to_thread(lambda: normalize.messages(_with_readable_calls(body.messages), notes))
-        tools = await asyncio.to_thread(normalize.tools, body.tools, notes)
-        warn(*(f"{fields.of(place)} {note}" for place, note in notes))
+        messages, tools, strict = await aside(client, lambda: _normalized(body, notes))
+        warn(*(f"{fields.of(place)} {note}" for place, note in notes[:MOST_WARNINGS]))
         messages, continues = _with_begun_answer(body, messages)
         top_logprobs = body.top_logprobs or 0
         if top_logprobs and not body.logprobs:
             raise UsageError(
                 "is given without logprobs.", field="top_logprobs", hint="set logprobs to true, or leave it out."
             )
-        parsed = parse_shared(body, client, top_logprobs if body.logprobs else None)
+        parsed = await aside(client, lambda: parse_shared(body, client, top_logprobs if body.logprobs else None))
         think = thinking.parse(body)
         answer = await response_format.parse(body, client)
         parallel = body.parallel_tool_calls is not False
-        strict = normalize.strict_tools(body.tools)
         calls = await response_format.parse_calls(
             tools, body.tool_choice, parallel=parallel, strict=strict, client=client
         )
@@ -192,6 +200,14 @@ async def parse_chat(body: ChatRequest, client: str, fields: FieldNames = CHAT_F
         continues=continues,
     )
     return replace(parsed, turn=turn, thinking=think, fields=fields, echo=continues and bool(body.echo))
+
+
+def _normalized(
+    body: ChatRequest, notes: normalize.Notes
+) -> tuple[list[Message], list[dict[str, Any]], frozenset[str]]:
+    """Return the messages, the tools, and the names of the strict ones."""
+    messages = normalize.messages(_with_readable_calls(body.messages), notes)
+    return messages, normalize.tools(body.tools, notes), normalize.strict_tools(body.tools)
 
 
 def _with_begun_answer(body: ChatRequest, messages: list[Message]) -> tuple[list[Message], bool]:
@@ -237,6 +253,7 @@ def parse_shared(body: SharedFields, client: str, top_logprobs: int | None, defa
         stops=tuple(dict.fromkeys(map(normalize.repaired, body.stop or ()))),
         top_logprobs=top_logprobs,
         client=client,
+        calls_without_tools=False,
     )
     return ParsedRequest(
         body.model or "",
@@ -274,20 +291,38 @@ def _with_readable_calls(messages: Sequence[Any]) -> list[Any]:
 def _readable_call(call: Any) -> Any:  # noqa: ANN401 - as it was sent
     function = call.get("function") if isinstance(call, dict) else None
     arguments = function.get("arguments") if isinstance(function, dict) else None
-    if not isinstance(function, dict) or not isinstance(arguments, str) or not arguments.strip():
+    if not isinstance(function, dict) or arguments is None or isinstance(arguments, dict):
+        return call
+    text = arguments if isinstance(arguments, str) else json.dumps(arguments)
+    if not text.strip():
         return call
     try:
-        value = json.loads(arguments, strict=False)
+        value = json.loads(text, strict=False)
         normalize.check(value, "arguments")
     except (ValueError, RecursionError, UsageError):
         value = None
     if isinstance(value, dict):
         return call
-    return {**call, "function": {**function, "arguments": {"arguments": arguments}}}
+    readable = {} if value == [] else {"arguments": text}  # PHP writes an empty object as a list
+    return {**call, "function": {**function, "arguments": readable}}
+
+
+def _without_samplers(wanted: object) -> dict[str, float]:
+    """Return the options with which all samplers do nothing but those that are wanted, by names or letters."""
+    if wanted in (None, "", []):
+        return {}
+    names = {letter: name for name, (letter, _) in _SAMPLERS.items()}
+    listed = [names.get(letter, letter) for letter in wanted] if isinstance(wanted, str) else wanted
+    known = ["typ_p" if name == "typical_p" else name for name in listed] if isinstance(listed, list) else []
+    if not known or known != [name for name in _SAMPLERS if name in known]:
+        hint = f"name some of these in their order: {', '.join(_SAMPLERS)}."
+        raise UsageError("is not supported.", field="samplers", hint=hint)
+    return {key: value for name, (_, off) in _SAMPLERS.items() if name not in known for key, value in off.items()}
 
 
 def _sampling(body: SharedFields) -> dict[str, Any]:
     options = {option: value for name, option in _SAMPLING.items() if (value := getattr(body, name)) is not None}
+    options |= _without_samplers(body.samplers)
     if body.dry_sequence_breakers is not None:
         options["dry_breakers"] = tuple(map(normalize.repaired, body.dry_sequence_breakers))
     for token in body.logit_bias or ():

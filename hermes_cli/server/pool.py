@@ -107,7 +107,7 @@ class _PooledModel:
         return ModelObject(
             id=planned.name,
             created=planned.created,
-            owned_by="hermes-llm",
+            owned_by=planned.owner,
             context_length=context,
             max_model_len=context,
             aliases=list(planned.aliases),
@@ -302,7 +302,7 @@ class Pool:
             if embeds is None or embeds == (model.planned.model.pooling is not None)
         ]
         default = next(iter(fitting or self._models))
-        model = self._names.get((name or default).casefold()) or self._names.get(ANY)
+        model = self._names.get((name or default)[:512].casefold()) or self._names.get(ANY)
         if model is None:
             hint = f"there is {', '.join(self._models)}; see GET /v1/models"
             raise NotFoundError(f"there is no model {(name or '')[:200]!r} here.", hint=hint)
@@ -365,15 +365,16 @@ class Pool:
         """Load a model; if that fails while others hold memory, once more without them."""
         planned, known = model.planned, model.planned.model.known
         template = None if planned.model.pooling else planned.model.template
+        opening = planned.open_chat or (lambda engine: ChatModel.open(engine, known=known, template=template))
         try:
-            chat_model = await ChatModel.open(model.engine, known=known, template=template)
+            chat_model = await opening(model.engine)
         except EngineError:
             idle = [other for other in self._models.values() if other.idle and not other.planned.pin]
             if not idle:
                 raise
             for other in idle:
                 await self._unload(other)
-            chat_model = await ChatModel.open(model.engine, known=known, template=template)
+            chat_model = await opening(model.engine)
         return ReadyModel(
             planned.name, chat_model, chat_model.loaded, planned.think, planned.strict_think, planned.think_end
         )

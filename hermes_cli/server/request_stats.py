@@ -11,7 +11,7 @@ from contextlib import aclosing, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from msgspec import UNSET, UnsetType
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -22,6 +22,9 @@ from hermes_cli.errors import NotReadyError
 from hermes_cli.prompting.normalize import repaired
 from hermes_cli.server.metrics import Metrics
 from hermes_cli.server.streaming_reply import CLIENT_LEFT
+from hermes_cli.threads import LARGE, in_turn
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -30,6 +33,7 @@ class RequestStats:
 
     deadline: float
     started: float = field(default_factory=time.monotonic)
+    size: int = 0  # bytes of its body, and of what that refers to
     model: str = ""
     prompt_tokens: int = 0
     cached_tokens: int = 0
@@ -45,7 +49,7 @@ LONGEST_WARNING = 300  # characters: clients choose the names in them
 
 def warn(*warnings: str) -> None:
     """Tell the client and the log what of the current request is relaxed or left out."""
-    if stats := CURRENT.get():
+    if (stats := CURRENT.get()) and len(stats.warnings) < MOST_WARNINGS:
         new = (
             text if len(text) <= LONGEST_WARNING else f"{text[:LONGEST_WARNING]}…" for text in map(repaired, warnings)
         )
@@ -56,6 +60,12 @@ def current_warnings() -> list[str] | UnsetType:
     """Return the warnings of the current request for its reply, UNSET if there are none."""
     stats = CURRENT.get()
     return stats.warnings if stats and stats.warnings else UNSET
+
+
+async def aside(client: str, work: Callable[[], T]) -> T:
+    """Return the result of work that takes as long as the current request's body is: of a large one in a thread."""
+    stats = CURRENT.get()
+    return await in_turn(client, work, size=stats.size) if stats and stats.size >= LARGE else work()
 
 
 class CountedEngine:

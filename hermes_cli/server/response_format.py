@@ -17,6 +17,7 @@ from weakref import WeakValueDictionary
 
 from hermes_cli.errors import UsageError
 from hermes_cli.prompting import structured_output
+from hermes_cli.prompting.families import shown
 from hermes_cli.prompting.normalize import check
 from hermes_cli.prompting.turn_grammar import AnswerGrammar, ToolGrammar
 from hermes_cli.server.openai.requests import SharedFields
@@ -24,9 +25,12 @@ from hermes_cli.server.request_stats import warn
 
 T = TypeVar("T")
 
+_MODES = {"any": "required", "auto": "auto", "none": "none"}  # of `tool_choice`, by the words for them
+
 _FORMATS = 'there are {"type": "text"}, {"type": "json_object"} and {"type": "json_schema", "json_schema": {…}}.'
 _ONE = "ask for one of them."
 _LARK = "%llguidance"
+MOST_SCHEMA_VALUES = 150_000  # more than fit into the bytes that a schema may have, or serve as descriptions
 _compilers = ThreadPoolExecutor(2, "constraints")  # of their own: nothing else waits for many or slow grammars
 
 _turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # by client
@@ -46,7 +50,8 @@ async def parse(body: SharedFields, client: str = "") -> ResponseFormat | None:
     asked = []
     for name in _PARSERS:
         value = getattr(body, name)
-        if value is not None and not (isinstance(value, dict) and value.get("type") == "text"):
+        is_text = isinstance(value, dict) and value.get("type") == "text"
+        if value is not None and not is_text and not (value == {} and name == "response_format"):
             asked.append((name, value))
     if not asked:
         return None
@@ -77,8 +82,10 @@ async def parse_calls(
 
 def _allowed_tools(choice: object, tools: Sequence[dict[str, Any]]) -> tuple[Any, Sequence[dict[str, Any]]]:
     """Return the choice as `structured_output` takes it, and the tools that may be called."""
+    if isinstance(choice, dict) and choice.get("type") in (*_MODES, *_MODES.values()):
+        choice = choice["type"]  # as Anthropic has it, and Cursor sends it
     if not isinstance(choice, dict) or choice.get("type") != "allowed_tools":
-        return "auto" if choice is None else choice, tools
+        return "auto" if choice is None else _MODES.get(choice, choice) if isinstance(choice, str) else choice, tools
     allowed = choice.get("allowed_tools")
     allowed = allowed if isinstance(allowed, dict) else choice  # Responses have it flat
     mode, listed, field = allowed.get("mode", "auto"), allowed.get("tools"), "tool_choice.allowed_tools"
@@ -90,9 +97,9 @@ def _allowed_tools(choice: object, tools: Sequence[dict[str, Any]]) -> tuple[Any
         function = tool.get("function", tool) if isinstance(tool, dict) else None
         name = function.get("name") if isinstance(function, dict) else None
         if not isinstance(name, str) or name not in known:
-            shown = name if isinstance(name, str) else json.dumps(tool, default=str)[:80]
+            named = name if isinstance(name, str) else shown(tool)
             hint = f"offered are: {', '.join(known) or 'none'}."
-            raise UsageError(f"names {shown}.", field=f"{field}.tools", hint=hint)
+            raise UsageError(f"names {named}.", field=f"{field}.tools", hint=hint)
         names.append(name)
     return mode, [known[name] for name in dict.fromkeys(names)]
 
@@ -103,7 +110,7 @@ def _response_format(field: str, value: dict[str, Any]) -> ResponseFormat:
         schema = value.get("schema")  # as llama.cpp's server and others have it
         return _json(f"{field}.schema", schema) if schema is not None else _any_object()
     if kind != "json_schema":
-        raise UsageError(f"is {json.dumps(kind, default=str)[:40]}.", field=f"{field}.type", hint=_FORMATS)
+        raise UsageError(f"is {shown(kind, 40)}.", field=f"{field}.type", hint=_FORMATS)
     inner = value.get("json_schema", value)
     if not isinstance(inner, dict):
         raise UsageError("must be an object.", field=f"{field}.json_schema", hint=_FORMATS)
@@ -128,7 +135,7 @@ def _json(field: str, schema: Any, *, strict: bool = False) -> ResponseFormat:  
     notes: list[str] = []
 
     def compile_schema() -> AnswerGrammar:
-        check(schema, field)
+        check(schema, field, most_values=MOST_SCHEMA_VALUES)
         return structured_output.json_schema(schema, notes=None if strict else notes)
 
     grammar = _enforced(field, compile_schema)

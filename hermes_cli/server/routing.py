@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -15,13 +15,12 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import Scope
 
+from hermes_cli.server import json_body
 from hermes_cli.server.errors import AnthropicErrorBody, ErrorBody, OllamaErrorBody, RefusedError, shape_of
+from hermes_cli.server.request_stats import CURRENT, aside
 from hermes_cli.server.security import authenticate
 from hermes_cli.server.streaming_reply import unless_client_leaves
 
-MOST_COMMAS = (
-    4_500_000  # in a body: a list of all tokens that /detokenize takes has less, and so has what any model reads
-)
 _NO_JSON = "send a JSON object, with the header `Content-Type: application/json`."
 
 
@@ -79,16 +78,23 @@ async def _read_body(request: Request, kind: type[BaseModel], *, any_media_type:
         or (media_type.startswith("application/") and media_type[-5:] == "+json")
     )
     try:
-        raw = await request.body()
-        if raw.count(b",") > MOST_COMMAS:
-            raise RefusedError(400, "the body of the request has too many values: send fewer.", "invalid_json")
-        # Not pydantic's reader: it refuses halves of surrogate pairs, which clients send.
-        value = json.loads(raw) if is_json and raw else None
+        # Not `request.body`, which joins the parts, and keeps the whole to the end of the request.
+        parts = [part async for part in request.stream() if part]
     except ClientDisconnect:  # nobody reads this reply
         raise RefusedError(400, "the connection was closed before the body was here.", "invalid_json") from None
+    if stats := CURRENT.get():
+        stats.size = sum(map(len, parts))
+    return await aside(request.state.client, lambda: _read(kind, parts if is_json else []))
+
+
+def _read(kind: type[BaseModel], parts: Sequence[bytes]) -> BaseModel:
+    try:
+        value = json_body.read(*parts) if parts else None
     except json.JSONDecodeError as error:
         reason = f"the body of the request is no JSON: {error.msg} at {error.pos}."
         raise RefusedError(400, reason, "invalid_json") from None
+    except json_body.TooManyValuesError:
+        raise RefusedError(400, "the body of the request has too many values: send fewer.", "invalid_json") from None
     except (ValueError, RecursionError):  # no UTF-8, endless digits or depth
         raise RefusedError(400, f"the body of the request cannot be read: {_NO_JSON}", "invalid_json") from None
     if not isinstance(value, dict):

@@ -6,6 +6,7 @@ listen ──► plan ──► accept, load the first model ──► serve ─
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import secrets
 import signal
@@ -117,6 +118,8 @@ async def _run(info: ServerInfo, parts: ServerParts, sockets: Sequence[socket.so
             await asyncio.wait({serving, loading, signalled}, return_when=asyncio.FIRST_COMPLETED)
             if loading.done():
                 loading.result()
+                gc.collect()
+                gc.freeze()  # what lasts as long as the server need not be looked through: that holds the event loop
                 parts.started(info)
                 await asyncio.wait({serving, signalled}, return_when=asyncio.FIRST_COMPLETED)
             # Running requests may finish, as long as the grace lasts or until the next signal.

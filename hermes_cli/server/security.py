@@ -21,9 +21,11 @@ from dataclasses import replace
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from hermes_cli.server.errors import Problem, RefusedError, shape_of
+from hermes_cli.server.errors import RETRY_AFTER, Problem, RefusedError, shape_of
 from hermes_cli.server.settings import Key
 
+AT_ONCE = 8  # bodies of the greatest length that may be on their way together
+SMALL_BODY = 1 << 20  # bytes; up to here a body is let in, whatever others are on their way
 HEAD_BYTES = 64 << 10  # of a request's first line and headers together
 _CLOSE = {"Connection": "close"}  # what else is on the way belongs to the same attempt
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
@@ -154,6 +156,7 @@ class BodyLimit:
     def __init__(self, app: ASGIApp, *, most: int, seconds: float) -> None:
         """Wrap an application; bodies have up to `most` bytes, and arrive within `seconds` from their first read."""
         self._app, self._most, self._seconds = app, most, seconds
+        self._arriving = 0  # bytes of all bodies that are not whole, or not read yet
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""
@@ -169,7 +172,9 @@ class BodyLimit:
 
         async def counted() -> Message:
             nonlocal received, whole
-            if whole:  # what may come now is the end of the connection
+            if whole:  # the body is read; what may come now is the end of the connection
+                self._arriving -= received
+                received = 0
                 return await receive()
             try:
                 message = await asyncio.wait_for(receive(), max(end - loop.time(), 0))
@@ -177,12 +182,19 @@ class BodyLimit:
                 late = f"the body of the request is not here after {self._seconds:g} seconds."
                 raise RefusedError(408, late, "body_timeout", _CLOSE) from None
             received += len(message.get("body", b""))
+            self._arriving += len(message.get("body", b""))
             whole = not message.get("more_body", False)
             if received > self._most:
                 raise self._too_long()
+            if received > SMALL_BODY and self._arriving > AT_ONCE * self._most:
+                busy = "too many long requests arrive at once: send it again a little later."
+                raise RefusedError(503, busy, "not_ready", {**_CLOSE, "Retry-After": str(RETRY_AFTER)})
             return message
 
-        await self._app(scope, counted, send)
+        try:
+            await self._app(scope, counted, send)
+        finally:
+            self._arriving -= received
 
     def _too_long(self) -> RefusedError:
         most = f"{self._most / 2**20:g} MiB"

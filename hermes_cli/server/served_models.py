@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from hermes_cli import paths
 from hermes_cli.catalog.file_names import quantization_in_file_name
 from hermes_cli.catalog.models import Catalogue
 from hermes_cli.engine.embedded.messages import EngineOptions
 from hermes_cli.errors import DoesNotFitError, HermesError, UsageError
-from hermes_cli.generation import NO_GRAMMARS, THINK_END
+from hermes_cli.generation import NO_GRAMMARS, THINK_END, ChatModel
 from hermes_cli.gguf.header import read_header
 from hermes_cli.hardware.machine import Machine
 from hermes_cli.hardware.selection import device_names, reserve_bytes
@@ -24,10 +26,14 @@ from hermes_cli.models.planned import PlannedModel, ServableModel, fit_all, plan
 from hermes_cli.models.resolve import DRAFT_OFF, ModelRequest, resolve
 from hermes_cli.planning.load_plan import LoadOverrides
 from hermes_cli.planning.recommend import RecommendOptions, recommendations, smallest_variant
-from hermes_cli.server.settings import SLOTS, ModelEntry, ServerSettings
+from hermes_cli.server.settings import SLOTS, Key, ModelEntry, ServerSettings
 from hermes_cli.store.library import installed
 from hermes_cli.units import memory_size
 
+if TYPE_CHECKING:
+    from hermes_cli.engine.protocol import Engine
+
+HASH_ROUNDS = 200_000  # 0.1 s for each key, with --prefix-cache only
 AGENT_CONTEXT = 65_536  # tokens; Hermes Agent refuses less than 64,000 (NEEDS["agent"]), and this is a common length
 
 
@@ -46,6 +52,8 @@ class ServedModel:
     size: int = 0  # bytes of its first file
     quantization: str | None = None  # from its name or its header, if they have it
     created: int = 0  # when its file was written, in seconds since 1970
+    owner: str = "hermes-llm"  # `owned_by` in the API; the host of a service for a model that is there
+    open_chat: Callable[[Engine], Awaitable[ChatModel]] | None = None  # None prompts it here, as `ChatModel.open` does
 
 
 def model_request(entry: ModelEntry, least_context: int = 0) -> ModelRequest:
@@ -71,7 +79,7 @@ def model_request(entry: ModelEntry, least_context: int = 0) -> ModelRequest:
         pooling=entry.pooling,
     )
     draft, yarn = entry.draft or DRAFT_OFF, bool(entry.yarn)
-    choice = engine_choice(entry.engine, entry.engine_command, entry.engine_args, entry.rpc)
+    choice = engine_choice(entry.engine, entry.engine_command, entry.engine_args or (), entry.rpc)
     if entry.engine and entry.engine_url:
         raise UsageError(
             "--engine and --engine-url exclude each other.",
@@ -91,9 +99,15 @@ def model_request(entry: ModelEntry, least_context: int = 0) -> ModelRequest:
 
 
 def plan_models(
-    settings: ServerSettings, catalogue: Catalogue, machine: Machine, note: Callable[[str], None]
+    settings: ServerSettings,
+    catalogue: Catalogue,
+    machine: Machine,
+    note: Callable[[str], None],
+    hosted: Callable[[ModelEntry], ServedModel] | None = None,
 ) -> tuple[ServedModel, ...]:
     """Plan the models of the settings, of which there is one at least; `note` is told what was given up.
+
+    `hosted` returns the model of an entry with `upstream`.
 
     Raises:
         NotFoundError: one is not on this disk.
@@ -103,7 +117,11 @@ def plan_models(
     """
     least = AGENT_CONTEXT if settings.for_agent else 0
     requests = [model_request(entry, 0 if number else least) for number, entry in enumerate(settings.models)]
-    models = [resolve(request, catalogue) for request in requests if not (request.engine_url or request.engine)]
+    models = [
+        resolve(request, catalogue)
+        for entry, request in zip(settings.models, requests, strict=True)
+        if not (request.engine_url or request.engine or entry.upstream)
+    ]
     try:
         plans = fit_all(models, machine, note) if models else []
     except (DoesNotFitError, UsageError) as error:
@@ -112,10 +130,14 @@ def plan_models(
         raise
     options = EngineOptions(constraints=True, max_queue=settings.max_queue)
     if prefix_bytes := _prefix_bytes(settings.prefix_cache):
-        options = replace(options, prefixes=paths.cache_dir() / "prefixes", prefix_bytes=prefix_bytes)
+        keys = {key.name: _stands_for(key) for key in settings.keys}
+        folder = paths.cache_dir() / "prefixes"
+        options = replace(options, prefixes=folder, prefix_bytes=prefix_bytes, prefix_owners=keys)
     local = iter(zip(models, plans, strict=True))
     served_models = tuple(
-        _attached(entry, request, catalogue, note)
+        hosted(entry)
+        if entry.upstream and hosted
+        else _attached(entry, request, catalogue, note)
         if request.engine_url
         else _owned(entry, request, catalogue)
         if request.engine
@@ -138,6 +160,11 @@ def plan_models(
                     hint="give one of them another name in the file: models: [{model: …, name: …}]",
                 )
     return served_models
+
+
+def _stands_for(key: Key) -> str:
+    """Return a hash of a key that nobody finds the key by, even if somebody thought it up."""
+    return hashlib.pbkdf2_hmac("sha256", key.secret.encode(), b"hermes prefix cache", HASH_ROUNDS).hex()
 
 
 def _prefix_bytes(text: str | None) -> int:
@@ -171,28 +198,34 @@ def _attached(
         )
     if not model.info.grammars:
         note(NO_GRAMMARS)
-    return _served(entry, model, model.info.weight_bytes, int(time.time()))
+    return served_model(entry, model, model.info.weight_bytes, int(time.time()))
 
 
 def _owned(entry: ModelEntry, request: ModelRequest, catalogue: Catalogue) -> ServedModel:
     """Return a model in an engine that hermes starts when it is loaded."""
     model = own(request, catalogue)
     if model.path is None:
-        return _served(entry, model, 0, int(time.time()))
+        return served_model(entry, model, 0, int(time.time()))
     status = model.path.stat()
     quantization = quantization_in_file_name(model.path.name) or read_header(model.path).file_type
-    return _served(entry, model, status.st_size, int(status.st_mtime), quantization)
+    return served_model(entry, model, status.st_size, int(status.st_mtime), quantization)
 
 
 def _local(entry: ModelEntry, model: PlannedModel) -> ServedModel:
     status = model.path.stat()
     quantization = quantization_in_file_name(model.path.name) or read_header(model.path).file_type
-    return _served(entry, model, status.st_size, int(status.st_mtime), quantization)
+    return served_model(entry, model, status.st_size, int(status.st_mtime), quantization)
 
 
-def _served(
-    entry: ModelEntry, model: ServableModel, size: int, created: int, quantization: str | None = None
+def served_model(
+    entry: ModelEntry,
+    model: ServableModel,
+    size: int,
+    created: int,
+    quantization: str | None = None,
+    **more: Any,  # noqa: ANN401 - other fields of `ServedModel`
 ) -> ServedModel:
+    """Return a model with the names and settings of its entry."""
     # What was typed is an alias, but for paths, which nobody types into clients.
     is_path = "/" in entry.model or "\\" in entry.model or entry.model.lower().endswith(".gguf")
     typed = (entry.model,) if entry.name is None and entry.model != model.name and not is_path else ()
@@ -208,6 +241,7 @@ def _served(
         size=size,
         quantization=quantization,
         created=created,
+        **more,
     )
 
 

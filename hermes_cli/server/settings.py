@@ -14,14 +14,15 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
 
 import msgspec
 from msgspec import Meta, Struct
 
 from hermes_cli import paths
 from hermes_cli.errors import NotFoundError, UsageError
-from hermes_cli.planning.memory import KvType, Pooling
+from hermes_cli.gguf.types import KvType
+from hermes_cli.planning.memory import Pooling
 
 PORT = 8080
 OLLAMA_PORT = 11_434  # where Ollama's clients look first
@@ -32,6 +33,7 @@ _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
 
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
+Dollars = Annotated[float, Meta(ge=0)]
 Name = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\s\x00-\x1f]+$")]
 
 
@@ -53,7 +55,7 @@ class ModelKeys(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     tokenizer: str | None = None  # of the model in that engine: a folder with tokenizer.json, or a GGUF file
     engine: str | None = None  # an engine that hermes starts for it: llama-server, vllm, sglang
     engine_command: str | None = None  # how to start that one; None looks for it
-    engine_args: tuple[str, ...] = ()  # passed on to it
+    engine_args: tuple[str, ...] | None = None  # passed on to it
     rpc: str | None = None  # HOST:PORT,… of other machines that compute for llama-server
     template: str | None = None  # `file`, `model`, or the path of a chat template
     draft: str | None = None  # a small model with the same vocabulary; `auto` takes one that is installed
@@ -72,6 +74,10 @@ class ModelEntry(ModelKeys, frozen=True):
     model: Annotated[str, Meta(min_length=1)]  # a name of the catalogue, `demo`, or the path of a file
     name: Name | None = None  # its id in the API; None is its own name
     aliases: tuple[Name, ...] = ()  # other names for it; `*` stands for every name that no model has
+    # Only of an entry: nothing leaves this machine by a setting for all models.
+    upstream: str | None = None  # the service that has the model, `openrouter` or `nous`, or an address
+    spend_limit: Annotated[float, Meta(gt=0)] | None = None  # USD that may be spent there as long as the server runs
+    price: tuple[Dollars, Dollars] | None = None  # for a million tokens in, and out
 
     @property
     def idle_seconds(self) -> float | None:
@@ -233,8 +239,11 @@ def read_file(path: Path | None) -> dict[str, SettingValue]:
         raise _unreadable(str(place), error, "--config") from None
     except yaml.YAMLError as error:
         raise UsageError(f"{place} is no YAML: {' '.join(str(error).split())}.", hint="correct it.") from None
-    if document is None:
-        return {}
+    return from_document(document or {}, str(place))
+
+
+def from_document(document: object, place: str) -> dict[str, SettingValue]:
+    """Return the settings in the document of a file; UsageError for an unknown key."""
     if not isinstance(document, dict):
         raise UsageError(f"{place} is no list of settings.", hint="write lines like this one: port: 8080")
     for key in document:
@@ -242,7 +251,7 @@ def read_file(path: Path | None) -> dict[str, SettingValue]:
             near = difflib.get_close_matches(str(key), _TYPES, 1)
             hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(_TYPES)}"
             raise UsageError(f"{place}: there is no setting {key}.", hint=hint)
-    return {key: SettingValue(value, str(place)) for key, value in document.items()}
+    return {key: SettingValue(value, place) for key, value in document.items()}
 
 
 def resolve(typed: Mapping[str, SettingValue], file: Mapping[str, SettingValue]) -> Resolved:
@@ -294,6 +303,21 @@ def as_yaml(resolved: Resolved) -> str:
     return "\n".join(lines) + "\n"
 
 
+# msgspec's words for what a value should be, in plain ones.
+_PLAIN = {
+    r"[Ii]nvalid enum value .*": "there is no such choice",
+    r"\bint\b": "a whole number",
+    r"\bfloat\b": "a number",
+    r"\bstr\b": "text",
+    r"\bbool\b": "true or false",
+    r"\b(array|object)\b": r"an \1",
+    r"<= ": "of at most ",
+    r">= ": "of at least ",
+    r"< ": "below ",
+    r"> ": "above ",
+}
+
+
 def _checked(name: str, setting: SettingValue) -> Any:  # noqa: ANN401 - whatever the setting is
     """Return a value as the type of its setting; an error names the source, the value and what it should be."""
     value = setting.value
@@ -307,7 +331,11 @@ def _checked(name: str, setting: SettingValue) -> Any:  # noqa: ANN401 - whateve
         reason = str(error).replace("`", "").replace(" - at $", " at ").rstrip(".")
         shown = "" if name in _SECRET or name == "models" else f" {setting.value!r}"
         where = setting.source if setting.source.startswith("--") else f"{setting.source}: {name}"
-        hint = "see what there can be: hermes serve --help"
+        choices = [choice for kind in (_TYPES[name], *get_args(_TYPES[name])) for choice in get_args(kind)]
+        known = ", ".join(choice for choice in choices if isinstance(choice, str))
+        hint = f"choose one of: {known}" if known else "see what there can be: hermes serve --help"
+        for msgspecs, plain in _PLAIN.items():
+            reason = re.sub(msgspecs, plain, reason)
         raise UsageError(f"{where}{shown}: {reason[:1].lower()}{reason[1:]}.", hint=hint) from None
 
 

@@ -23,6 +23,7 @@ Work = Callable[["StreamingReply"], Awaitable[None]]
 
 CLIENT_LEFT = 499  # nginx's status of a client that did not wait for the reply
 SILENCE = 15.0  # seconds without a byte; proxies close connections after 30 and more
+PIECE = 1 << 20  # bytes of a long reply that are sent together
 PING = b": keep-alive\n\n"
 DONE = b"data: [DONE]\n\n"
 EVENT_STREAM = b"text/event-stream; charset=utf-8"
@@ -117,10 +118,16 @@ class StreamingReply(Response):
 
     async def whole(self, value: object) -> None:
         """Send all of a reply as JSON."""
-        body, self._started = encode(value), True
+        await self.whole_json(encode(value))
+
+    async def whole_json(self, body: bytes) -> None:
+        """Send all of a reply, which is JSON already."""
+        self._started = True
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
-        await self._send({"type": "http.response.body", "body": body})
+        for at in range(0, len(body), PIECE):  # the server copies what it sends
+            more = at + PIECE < len(body)
+            await self._send({"type": "http.response.body", "body": body[at : at + PIECE], "more_body": more})
 
     async def _run(self, scope: Scope, receive: Receive) -> None:
         try:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hermes_cli.errors import UsageError
+from hermes_cli.prompting.families import shown
 from hermes_cli.server.openai.requests import ChatRequest
 
 # Tokens of reasoning for OpenAI's levels, as Gemini's OpenAI-compatible API maps them
@@ -51,7 +52,7 @@ def parse(body: ChatRequest) -> ThinkingChoice:
 
 def _reasoning_fields(body: ChatRequest) -> Iterator[tuple[str, bool | None, int | None]]:
     """Yield field, whether to think, and the budget."""
-    if body.reasoning_effort is not None:
+    if body.reasoning_effort:
         yield "reasoning_effort", *_level(body.reasoning_effort, "reasoning_effort")
     template = body.chat_template_kwargs
     for name in ("thinking", "enable_thinking"):
@@ -84,7 +85,7 @@ def _level(effort: object, field: str) -> tuple[bool, int | None]:
     if effort == "none":
         return False, None
     if not isinstance(effort, str) or effort not in BUDGETS:
-        raise UsageError(f"is {str(effort)[:40]!r}.", field=field, hint=f"{_LEVELS}.")
+        raise UsageError(f"is {shown(effort, 40)}.", field=field, hint=f"{_LEVELS}.")
     return True, BUDGETS[effort]
 
 

@@ -27,11 +27,11 @@ from hermes_cli.errors import NotFoundError, UsageError
 from hermes_cli.store.hub import is_safe
 
 MOST_NAMED = 8  # files in a message
-_ARCHIVES = "archives"
+_ARCHIVES, _SAFETENSORS = "archives", "weights for other engines (safetensors)"
 _OTHER_KINDS = {  # of weights, by the names of their files
     r"\.(?:7z|rar|zip|tar|tgz|tbz2?|txz)(?:\.\w{2,3})?$": _ARCHIVES,
     r"\.onnx(?:_data)?$": "weights for ONNX Runtime",
-    r"\.safetensors$": "weights for other engines (safetensors)",
+    r"\.safetensors$": _SAFETENSORS,
     r"ggml.*\.bin$": "GGML files of 2023, which llama.cpp no longer loads",
     r"\.(?:bin|pth?|ckpt)$": "weights for PyTorch",
 }
@@ -219,6 +219,8 @@ def _no_models(repo: str, sizes: Iterable[str], companions: Mapping[str, str]) -
     else:
         name = _ENGINE.sub("", repo.rpartition("/")[2])
         hint = f"look for a repository that has some: hermes search {shlex.quote(name)}"
+        if kind == _SAFETENSORS:
+            hint += f"; or fetch it for vLLM and SGLang: hermes pull {shlex.quote(repo)}@safetensors"
     return NotFoundError(f"{repo} has no GGUF files{f', only {kind}' if kind else ''}.", hint=hint)
 
 

@@ -76,6 +76,12 @@ def hash_for(file: RemoteFile) -> HASH:
     return hashlib.sha256() if file.sha256 else hashlib.sha1(b"blob %d\0" % file.size, usedforsecurity=False)
 
 
+def git_hash_of(path: Path) -> str:
+    """Return the hash by which git, and so the Hub, knows a small file; it is read as a whole."""
+    content = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+
+
 class BackgroundHasher:
     """Hashes in a thread; hashlib lets other threads run meanwhile. Leaving the `with` block ends the thread."""
 

@@ -107,6 +107,16 @@ def list_files(repo: str, revision: str | None = None) -> tuple[RemoteFile, ...]
     return tuple(files)
 
 
+def read_file(file: RemoteFile) -> bytes:
+    """Return the content of a small file; raises as `list_files`, and IntegrityError if it is not small."""
+    if file.size > MOST_FETCHED:
+        raise IntegrityError(f"{file.path} of {file.repo} is too large to be read.", hint="choose another repository.")
+    with hub_errors(file.repo), quiet_hub_log():
+        answer = get_session().get(file.url, headers=build_hf_headers(), timeout=TIMEOUT, follow_redirects=True)
+        hf_raise_for_status(answer)
+        return bytes(answer.content)
+
+
 @dataclass(frozen=True)
 class FoundRepository:
     """A repository with GGUF files that a search found; what the Hub does not say is None."""
@@ -322,7 +332,8 @@ def _unreachable(error: Exception) -> HermesError:
     if fault := proxy_fault(error):
         hint = f"check it, or unset {fault[1]}; everything that is already here works without."
         return NetworkError(f"{fault[0]}.", hint=hint)
+    reason = re.sub(r"^\[Errno -?\d+\] ", "", str(error)) or type(error).__name__
     return NetworkError(
-        f"the Hub ({endpoint()}) cannot be reached: {str(error) or type(error).__name__}.",
+        f"the Hub ({endpoint()}) cannot be reached: {reason}.",
         hint="check the network and HF_ENDPOINT; everything that is already here works without.",
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from hermes_cli import paths
+from hermes_cli.catalog.engine_weights import EngineWeights, listed_weights
 from hermes_cli.catalog.file_names import (
     group_files,
     joined_name,
@@ -22,14 +23,18 @@ from hermes_cli.catalog.file_names import (
 )
 from hermes_cli.catalog.load import read_overlay
 from hermes_cli.catalog.models import CatalogModel, Catalogue
+from hermes_cli.catalog.names import ANY_WEIGHTS
 from hermes_cli.catalog.variants import Variant, variants
 from hermes_cli.store import layout
 from hermes_cli.store.disk import DiskSpace, Inode, bytes_on_disk, disk_space, files_below
-from hermes_cli.store.hashing import known_sha256
+from hermes_cli.store.hashing import git_hash_of, known_sha256
+from hermes_cli.store.weights import WeightFolder, weight_folders
 
 InstalledState = Literal["verified", "unverified", "damaged", "incomplete"]
 
 _MODEL_FILE = re.compile(r"\.gguf(\.part\d+of\d+)?\Z", re.IGNORECASE)
+
+MOST_IN_GIT = 10 << 20  # bytes; the Hub wants larger files in Git LFS
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,20 @@ class LocalFile:
         return self.paths[0]
 
     @property
+    def git_hash(self) -> str | None:
+        """Return the hash that git has of it, if it is so small that the Hub states no SHA-256."""
+        small = (self.bytes or 0) <= MOST_IN_GIT
+        return layout.published_git_hash(self.blob) if small and not self.sha256 else None
+
+    @property
+    def is_as_in_git(self) -> bool:
+        """Return whether a small file has the hash that git has of it."""
+        try:
+            return git_hash_of(self.path) == self.git_hash
+        except OSError:
+            return False
+
+    @property
     def bytes(self) -> int | None:
         """Return its length, None if the path leads to no file."""
         try:
@@ -84,7 +103,8 @@ class InstalledModel:
     revisions: tuple[str, ...]  # the commits of the repository that have it
     model: CatalogModel | None  # of the catalogue, None if it is not listed there
     quantization: str | None  # by its file name
-    weights: bool = False  # a repository of safetensors, for vLLM and SGLang
+    weights: EngineWeights | None = None  # a repository of safetensors, for vLLM and SGLang, that the catalogue lists
+    missing: tuple[str, ...] | None = None  # of such a repository, listed or not: shards that its index names besides
 
     @property
     def file(self) -> str:
@@ -95,6 +115,11 @@ class InstalledModel:
     def path(self) -> Path:
         """Return the first file, which llama.cpp opens."""
         return self.files[0].path
+
+    @property
+    def is_weights(self) -> bool:
+        """Return whether it is a repository for vLLM and SGLang, which llama.cpp does not load."""
+        return self.missing is not None
 
     @property
     def present(self) -> int:
@@ -112,7 +137,8 @@ class InstalledModel:
         first = self.files[0]
         here = {file.repo_path for file in self.files}
         roots = [path.parents[first.repo_path.count("/")] for path in first.paths]
-        missing = [name for name in sibling_names(first.repo_path, self.count) if name not in here]
+        siblings = sibling_names(first.repo_path, self.count) if self.missing is None else self.missing
+        missing = [name for name in siblings if name not in here]
         return tuple(LocalFile(tuple(root / name for root in roots), roots[0] / name, name) for name in missing)
 
     @property
@@ -120,7 +146,10 @@ class InstalledModel:
         """Return whether all files are here, and whether they had the published hashes since they last changed."""
         if self.present < self.count:
             return "incomplete"
-        hashes = [(known_sha256(file.path), file.sha256) for file in self.files]
+        hashes = [(known_sha256(file.path), file.sha256) for file in self.files if not file.git_hash]
+        small = [file for file in self.files if file.git_hash]
+        if not all(file.is_as_in_git for file in small):
+            return "damaged"
         if any(found and published and found != published for found, published in hashes):
             return "damaged"
         return "verified" if all(found and found == published for found, published in hashes) else "unverified"
@@ -169,6 +198,7 @@ def inventory(catalogue: Catalogue) -> list[InstalledModel]:
         for group, revisions in _in_repository(repo, hashes):
             variant = by_path.get((repo.lower(), group[0].repo_path))
             add(group, repo, revisions, variant.model if variant else None, variant.quantization if variant else None)
+        found.extend(_weights_of(repo, catalogue))
     models = {model.id: model for model in catalogue.models}
     published = frozenset(hashes.values())
     for model_id, quantization, folder in layout.imported_folders():
@@ -198,6 +228,31 @@ def _in_repository(
         yield tuple(files), tuple(revision for revision, _ in copies)
 
 
+def _weights_of(repo: str, catalogue: Catalogue) -> Iterator[InstalledModel]:
+    """Yield the weights for vLLM and SGLang of a repository, the revisions with the same files together."""
+    merged: dict[tuple[Path, ...], list[WeightFolder]] = {}
+    for folder in weight_folders(repo):
+        merged.setdefault(tuple(layout.blob_of(folder.path / name) for name in folder.files), []).append(folder)
+    for blobs, folders in merged.items():
+        first = folders[0]
+        files = tuple(
+            LocalFile(tuple(folder.path / name for folder in folders), blob, name, layout.published_sha256(blob))
+            for name, blob in zip(first.files, blobs, strict=True)
+        )
+        weights = listed_weights(repo, catalogue)
+        yield InstalledModel(
+            name="",
+            files=files,
+            count=len(first.files) + len(first.absent),
+            repo=repo,
+            revisions=tuple(folder.path.name for folder in folders),
+            model=weights.model if weights else None,
+            quantization=weights.suffix if weights else None,
+            weights=weights,
+            missing=first.absent,
+        )
+
+
 def _groups(folder: Path) -> Iterator[tuple[LocalFile, ...]]:
     """Yield the files of each model below a folder; links that lead nowhere are among them."""
     names = (path.relative_to(folder).as_posix() for path in files_below(folder) if _MODEL_FILE.search(path.name))
@@ -217,6 +272,8 @@ def _named(models: list[InstalledModel]) -> Iterator[InstalledModel]:
 
 def _possible_names(model: InstalledModel) -> list[str]:
     """Return the names of a model, the shortest first."""
+    if model.is_weights:
+        return [model.weights.name if model.weights else f"{model.repo}@{ANY_WEIGHTS}"]
     names = [f"hf.co/{model.repo}/blob/main/{model.file}" if model.repo else model.file]
     if model.repo and model.quantization:
         names.insert(0, f"{model.repo}:{model.quantization}")

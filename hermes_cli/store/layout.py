@@ -29,6 +29,7 @@ IMPORTED_OTHERS = "files"
 # As huggingface_hub writes it, so that backups leave the cache out (bford.info/cachedir).
 _TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# This file is a cache directory tag created by hermes.\n"
 _SHA256 = re.compile(r"^[0-9a-f]{64}\Z")
+_SHA1 = re.compile(r"^[0-9a-f]{40}\Z")
 
 
 def repo_folder(repo: str) -> Path:
@@ -105,6 +106,11 @@ def blob_of(path: Path) -> Path:
 def published_sha256(blob: Path) -> str | None:
     """Return the SHA-256 that the Hub states for a blob: its name, for files in Git LFS, as all models are."""
     return blob.name if blob.parent.name == "blobs" and _SHA256.match(blob.name) else None
+
+
+def published_git_hash(blob: Path) -> str | None:
+    """Return the hash that git has of a small file: the name of its blob."""
+    return blob.name if blob.parent.name == "blobs" and _SHA1.match(blob.name) else None
 
 
 def same_blobs(repo: str, etag: str) -> list[Path]:

@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 
 from hermes_cli import paths
-from hermes_cli.catalog.file_names import joined_name, matching_models, model_files, models_in
+from hermes_cli.catalog.file_names import joined_name, matching_models, model_files, models_in, normalize_name
 from hermes_cli.catalog.models import CatalogModel, Catalogue, DemoModel
 from hermes_cli.catalog.names import (
     CatalogueReference,
@@ -135,7 +135,13 @@ def select(text: str, catalogue: Catalogue, models: Sequence[InstalledModel]) ->
     exact = [entry for entry in models if text in {entry.name, entry.file, entry.file.rpartition("/")[2]}]
     if exact:
         return exact
-    reference, problem = ModelNames(catalogue).parse(text), f"{text} is not on this machine."
+    plain = normalize_name(text)
+    if alike := [entry for entry in models if plain and plain == normalize_name(entry.name.removesuffix(".gguf"))]:
+        return alike
+    try:
+        reference, problem = ModelNames(catalogue).parse(text), f"{text} is not on this machine."
+    except NotFoundError as error:
+        raise NotFoundError(error.message, hint=LIST_HINT) from None
     match reference:
         case DemoReference():
             raise UsageError("the demo is part of hermes itself, not of the library.", hint=LIST_HINT)
@@ -173,12 +179,13 @@ def named_by(
     """Return those of the installed models that are of a model of the catalogue, or of a repository."""
     match reference:
         case WeightsReference(repo):
-            return [entry for entry in models if entry.repo == repo and entry.weights]
+            return [entry for entry in models if entry.repo == repo and entry.is_weights]
         case CatalogueReference(model, quantization, repository):
             return [
                 entry
                 for entry in models
                 if entry.model
+                and not entry.is_weights
                 and entry.model.id == model.id
                 and quantization in {None, entry.quantization}
                 and repository in {None, entry.repo}
@@ -193,7 +200,7 @@ def _by_repository(name: HubReference, models: Sequence[InstalledModel]) -> list
         return [entry for entry in of_repo if any(file.repo_path == name.file for file in entry.files)]
     if name.quantization is None:
         return of_repo
-    by_first = {entry.file: model_files((entry.file,)) for entry in of_repo}
+    by_first = {entry.file: model_files((entry.file,)) for entry in of_repo if not entry.is_weights}
     matching = {model.first for model in matching_models(by_first.values(), name.quantization)}
     return [entry for entry in of_repo if entry.file in matching]
 

@@ -9,7 +9,13 @@ from pathlib import Path
 
 from hermes_cli.catalog.file_names import joined_name, read_quantization
 from hermes_cli.catalog.models import Catalogue
-from hermes_cli.catalog.names import CatalogueReference, HubReference, ModelReference, named_quantization
+from hermes_cli.catalog.names import (
+    CatalogueReference,
+    HubReference,
+    ModelReference,
+    WeightsReference,
+    named_quantization,
+)
 from hermes_cli.catalog.variants import quantization_loss
 from hermes_cli.errors import IntegrityError
 from hermes_cli.store import layout
@@ -39,6 +45,8 @@ def find_complete(
             reference = replace(reference, quantization=typed or named)
         case HubReference(_, named, _):
             reference = replace(reference, quantization=quantization or named)
+        case WeightsReference():
+            pass
         case _:
             return None
     models = [model for model in inventory(catalogue) if model.present == model.count]

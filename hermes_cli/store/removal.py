@@ -79,11 +79,13 @@ def plan_removal(models: Sequence[InstalledModel]) -> Removal:
         frees += freed
         kept += [KeptFile(path, SHARED) for path in shared if not freed]
     hashes = {(model.repo, file.sha256) for model in models for file in model.files if model.repo and file.sha256}
+    whole = {model.repo for model in models if model.repo and model.is_weights}
     partials = [
         partial
-        for repo in {repo for repo, _ in hashes if repo}
+        for repo in {repo for repo, _ in hashes if repo} | whole
         for partial in layout.unfinished_downloads(repo)
-        if (repo, partial.name.partition(".")[0]) in hashes and not layout.is_downloading(repo, partial)
+        if repo in whole or (repo, partial.name.partition(".")[0]) in hashes
+        if not layout.is_downloading(repo, partial)
     ]
     return Removal(tuple(sorted(names)), tuple(blobs), tuple(partials), frees + bytes_on_disk(partials), tuple(kept))
 

@@ -74,7 +74,11 @@ def _update(model: InstalledModel, listed: Mapping[str, tuple[RemoteFile, ...] |
         return Update(model, "current", revision)
     if model.file not in by_path:
         return Update(model, "removed", revision)
-    pairs = [(file.sha256, by_path[file.repo_path].sha256) for file in model.files if file.repo_path in by_path]
+    pairs = [
+        (file.sha256 or file.git_hash, by_path[file.repo_path].etag)
+        for file in model.files
+        if file.repo_path in by_path
+    ]
     if not all(here and there for here, there in pairs):
         return Update(model, "unknown", revision)
     same = len(pairs) == len(model.files) and all(here == there for here, there in pairs)

@@ -57,7 +57,7 @@ def verify(
     """
     for model in models:
         published: dict[str, str] = {}
-        if model.repo and model.present and not all(file.sha256 for file in model.files):
+        if model.repo and model.present and not all(file.sha256 or file.git_hash for file in model.files):
             published = ask_hub(model.repo, model.revisions[0])
         for file in model.files:
             check = _check(model, replace(file, sha256=file.sha256 or published.get(file.repo_path)), advance)
@@ -102,8 +102,9 @@ def _check(model: InstalledModel, file: LocalFile, advance: Advance) -> FileChec
         return FileCheck(model, file, "unreadable", file.sha256, note="it changed while it was read")
     except OSError as error:
         return FileCheck(model, file, "unreadable", file.sha256, note=error.strerror or str(error))
-    if file.sha256:
-        note = "" if found == file.sha256 else "its SHA-256 is not the Hub's"
+    if file.sha256 or file.git_hash:
+        right = found == file.sha256 if file.sha256 else file.is_as_in_git
+        note = "" if right else "its hash is not the Hub's" if file.git_hash else "its SHA-256 is not the Hub's"
         return FileCheck(model, file, "damaged" if note else "verified", file.sha256, found, note)
     if file.repo_path.lower().endswith(".gguf"):  # raw parts have no header
         try:

@@ -36,11 +36,12 @@ def read_weight_folder(path: Path) -> WeightFolder | None:
         return None
     if CONFIG not in names or not any(is_weights(name) or name == INDEX for name in names):
         return None
-    architectures = _read(path / CONFIG).get("architectures")
-    if not isinstance(architectures, list) or not any(str(name).endswith(_CHATS) for name in architectures):
-        return None
+    if (config := _read(path / CONFIG)) is not None:  # a damaged one tells nothing
+        architectures = config.get("architectures")
+        if not isinstance(architectures, list) or not any(str(name).endswith(_CHATS) for name in architectures):
+            return None
     weights = [name for name in names if is_weights(name)]
-    shards = _read(path / INDEX).get("weight_map") if INDEX in names else None
+    shards = (_read(path / INDEX) or {}).get("weight_map")
     named = {str(shard) for shard in shards.values()} if isinstance(shards, dict) else set()
     absent = sorted(named - set(weights)) if named else absent_shards(weights)
     small = [name for name in names if is_beside(name)]
@@ -55,10 +56,10 @@ def installed_weights(repo: str) -> Path | None:
     return None
 
 
-def _read(path: Path) -> dict[str, object]:
+def _read(path: Path) -> dict[str, object] | None:
     try:
         with path.open("rb") as file:
             value = json.loads(file.read(MOST_READ))
     except (OSError, ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
+        return None
+    return value if isinstance(value, dict) else None

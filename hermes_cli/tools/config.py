@@ -1,5 +1,7 @@
-"""Tools in chat.yaml and flags: MCP servers, and what may run without a question.
+"""chat.yaml, and tools in flags: MCP servers, what may run without a question; defaults and presets of chats.
 
+    defaults: {model: "hermes-3:8b", temperature: 0.5}
+    presets: {pirate: {system: You are a pirate.}}
     mcp_servers:
       files: {command: [npx, -y, "@modelcontextprotocol/server-filesystem", ~/team]}
       tracker: {url: https://tracker.example/mcp, headers: {Authorization: "Bearer ${TRACKER_KEY}"}}
@@ -19,6 +21,7 @@ import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -87,8 +90,16 @@ class McpServerEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ChatFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Contents of chat.yaml. `allow` has patterns of tool names, `*` for any characters."""
+    """Contents of chat.yaml.
 
+    Attributes:
+        allow: patterns of tool names, `*` for any characters.
+        defaults: values of the options of `hermes chat`, by the option's name without dashes in front.
+        presets: the same under names, for `--preset` and `/preset`.
+    """
+
+    defaults: dict[str, Any] = {}
+    presets: dict[str, dict[str, Any]] = {}
     mcp_servers: dict[str, McpServerEntry] = {}
     allow: list[str] = []
 
@@ -104,14 +115,51 @@ def read_chat_file(path: Path | None = None) -> ChatFile:
 
     try:
         document = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml_loader())  # noqa: S506 - a safe loader
-        return msgspec.convert(document or {}, ChatFile)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise UsageError(f"{path} cannot be read: {reason}.", hint="correct it, or move it away.") from None
     except yaml.YAMLError as error:
         raise UsageError(f"{path} is no YAML: {' '.join(str(error).split())}.", hint="correct it.") from None
+    return from_document(document or {}, str(path))
+
+
+def from_document(document: object, place: str) -> ChatFile:
+    """Return the document of a file as what it means; UsageError if it is invalid."""
+    try:
+        return msgspec.convert(document, ChatFile)
     except msgspec.ValidationError as error:
-        raise UsageError(f"{path}: {error}.", hint="docs/mcp.md shows what can stand there.") from None
+        raise UsageError(f"{place}: {error}.", hint="docs/mcp.md shows what can stand there.") from None
+
+
+def write_section(path: Path, name: str, value: object) -> None:
+    """Change a key at the top of a file in YAML; arguments and errors are those of `with_section`."""
+    changed = with_section(path.read_text(encoding="utf-8") if path.exists() else "", name, value)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(changed, encoding="utf-8")
+
+
+def with_section(text: str, name: str, value: object) -> str:
+    """Return YAML with another value of a key at its top, and everything else as it was; None takes the key out.
+
+    Raises:
+        UsageError: it is written in a way in which this cannot be done.
+    """
+    import yaml  # noqa: PLC0415 - as above
+
+    section = "" if value is None else yaml.safe_dump({name: value}, sort_keys=False, allow_unicode=True, width=1000)
+    written = re.compile(rf"^{re.escape(name)}:.*(?:\n|\Z)(?:(?:[ \t]*\n)*(?:[ \t]+\S|-).*(?:\n|\Z))*", re.MULTILINE)
+    match = written.search(text)
+    before, after = (text[: match.start()], text[match.end() :]) if match else (text, "")
+    changed = before + ("\n" if before and not before.endswith("\n") else "") + section + after
+    try:
+        expected = {key: old for key, old in (yaml.safe_load(text) or {}).items() if key != name}
+        expected |= {} if value is None else {name: value}
+        is_as_meant = (yaml.safe_load(changed) or {}) == expected
+    except (yaml.YAMLError, AttributeError):
+        is_as_meant = False
+    if not is_as_meant:
+        raise UsageError(f"{name} cannot be changed in this file.", hint="change it by hand: hermes config edit")
+    return changed
 
 
 def chosen_servers(texts: Sequence[str], headers: Sequence[str], chat_file: ChatFile) -> list[McpServer]:

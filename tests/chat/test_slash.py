@@ -263,6 +263,45 @@ def test_json_by_schema_and_off(tmp_path: Path) -> None:
         assert schema(here) is None
 
 
+def test_presets_are_saved_taken_and_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HERMES_LLM_CONFIG_DIR", str(tmp_path))
+    (tmp_path / "chat.yaml").write_text("# mine\nallow: [a]\n")
+    with scene(tmp_path) as here:
+        run(here, "/system Be terse.")
+        run(here, "/set temperature 0.25")
+        run(here, '/json {"type": "integer"}')
+        run(here, "/preset save terse")
+        kept = here.conversation.options
+        run(here, "/system default")
+        run(here, "/set temperature default")
+        run(here, "/json off")
+        run(here, "/preset terse")
+        assert here.conversation.options == kept
+        run(here, "/preset")
+        assert "terse: model fake, system Be terse." in shown(here)
+        with pytest.raises(UsageError, match="there is no preset other"):
+            run(here, "/preset other")
+    assert (tmp_path / "chat.yaml").read_text().startswith("# mine\nallow: [a]\n")
+
+
+def test_a_preset_has_a_model_and_what_counts_from_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HERMES_LLM_CONFIG_DIR", str(tmp_path))
+    (tmp_path / "chat.yaml").write_text(
+        "presets: {a: {model: other, context: 512, top-k: 3, stop: END}, b: {temperature: -1}, c: {top_k: many}}"
+    )
+    with scene(tmp_path, others=lambda name: scripted_backend(SCRIPTS, family=CHATML, name=name)) as here:
+        run(here, "/preset a")
+        assert here.backend.name == "other"
+        assert here.conversation.options.sampling == {"top_k": 3}
+        assert here.conversation.options.stops == ("END",)
+        assert "context count from the start" in capsys.readouterr().err
+        for name in ("b", "c"):
+            with pytest.raises(UsageError):
+                run(here, f"/preset {name}")
+
+
 def test_files_go_with_the_next_message_once(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("milk")
     with scene(tmp_path) as here:

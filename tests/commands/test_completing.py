@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +28,9 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     for path in (folder / "data/chats" / f"{SESSION}.jsonl", snapshot / "own-Q5_K_M.gguf"):
         path.parent.mkdir(parents=True)
         path.write_text("")
-    return {"HERMES_LLM_DATA_DIR": str(folder / "data"), "HF_HUB_CACHE": str(folder / "hub")}
+    (folder / "chat.yaml").write_text("presets: {dry: {system: Be dry.}}")
+    places = {"HERMES_LLM_DATA_DIR": str(folder / "data"), "HF_HUB_CACHE": str(folder / "hub")}
+    return {**places, "HERMES_LLM_CONFIG_DIR": str(folder)}
 
 
 @pytest.fixture
@@ -69,6 +72,12 @@ def complete(hermes: RunHermes, places: dict[str, str]) -> Complete:
         ("hermes recommend --apple M4", {"M4\\ Pro\\ 24G"}),
         ("hermes list --generation Hermes", {"Hermes\\ 4.3"}),
         ("hermes serve --draft a", {"auto"}),
+        ("hermes chat --preset d", {"dry"}),
+        ("hermes config set t", {"temperature", "top_k", "think"}),
+        ("hermes config set presets.dry.sys", {"presets.dry.system"}),
+        ("hermes config set serve.p", {"serve.port"}),
+        ("hermes connect o", {"opencode", "open-webui"}),
+        ("hermes service install d", {"demo"}),
         ("hermes catalog refresh hermes-4.3", {"hermes-4.3:36b"}),
     ],
 )
@@ -139,3 +148,27 @@ def test_a_shell_completes_at_a_terminal(shell: str, places: dict[str, str], tmp
             terminal.expect(r"((?:<[^<>%\r\n]*>)+)END")
             assert isinstance(terminal.match, re.Match)
             assert terminal.match[1][1:-1].replace("><", " ") == words
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="zsh is not installed")
+def test_zsh_completes_at_the_first_tab_after_the_installation(places: dict[str, str], tmp_path: Path) -> None:
+    import pexpect  # noqa: PLC0415 - as above
+
+    (tmp_path / ".zshrc").write_text("bindkey -e; ZSH_DISABLE_COMPFIX=true\n")
+    user = {
+        "HOME": str(tmp_path),
+        "ZDOTDIR": "",
+        "TERM": "xterm",
+        "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
+    }
+    environment = {**clean_environment(), **places, **user}
+    del environment["ZDOTDIR"]
+    zsh = shutil.which("zsh") or ""
+    subprocess.run([zsh, "-c", "hermes --install-completion; true"], env=environment, check=True, capture_output=True)
+    assert (tmp_path / ".zfunc/_hermes").exists()
+    terminal = pexpect.spawn(zsh, ["-i"], env=environment, encoding="utf-8", timeout=HANG, dimensions=(24, 200))
+    with terminal:
+        terminal.sendline("PS1=rea''dy")
+        terminal.expect("ready")
+        terminal.send("hermes plan hermes-3:7\t\x01printf '<%s>' \x05; echo END\r")
+        terminal.expect("<hermes><plan><hermes-3:70b>END")

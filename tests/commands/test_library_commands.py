@@ -134,7 +134,7 @@ def test_rm_several_by_name(library: Library, demo: bytes) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        ((), 2, "there is no name"),
+        ((), 2, "needs the NAME"),
         (("demo",), 2, "part of hermes itself"),
         (("hermes-4:14b",), 3, "not on this machine"),
         (("/etc/hostname",), 3, "not in the library"),

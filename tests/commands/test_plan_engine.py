@@ -72,7 +72,8 @@ def test_a_file_goes_to_standard_output(hermes: RunHermes) -> None:
         (("hermes-4:70b@fp8", "--gpu", "2xH100", "--kv-type", "q8_0"), 2, "no such type"),
         (("hermes-4:70b@fp8", "--gpu", "2xH100", "--write", "helm"), 2, "--write helm is unknown"),
         (("hermes-4:70b:Q4_K_M", "--engine", "vllm", "--gpu", "H100"), 2, "is a GGUF file"),
-        (("demo", "--engine", "vllm", "--gpu", "H100"), 2, "only models of the catalogue"),
+        (("demo", "--engine", "vllm", "--gpu", "H100"), 2, "demo is a GGUF file"),
+        (("./nowhere", "--engine", "vllm", "--gpu", "H100"), 3, "there is no folder nowhere"),
         (("hermes-4:70b", "--engine", "vllm", "--apple", "64G"), 2, "needs GPUs of NVIDIA"),
         (("hermes-4:70b", "--engine", "vllm", "--gpu", "8xH100", "--nodes", "100"), 2, "--nodes 100"),
     ],
@@ -84,3 +85,52 @@ def test_what_cannot_be_is_refused_with_the_next_step(
     assert done.returncode == code, done.stderr
     assert message in done.stderr
     assert "next: " in done.stderr
+
+
+LLAMA_8B = {
+    "model_type": "llama",
+    "num_hidden_layers": 32,
+    "hidden_size": 4096,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "intermediate_size": 14336,
+    "vocab_size": 128256,
+    "max_position_embeddings": 131072,
+}
+
+
+def folder_of(path: Path, config: dict[str, object], size: int = 0) -> str:
+    """Make a folder with a config and a shard of this size, which is a hole."""
+    path.mkdir()
+    (path / "config.json").write_text(json.dumps(config))
+    with (path / "model.safetensors").open("wb") as file:
+        file.truncate(size)
+    return str(path)
+
+
+def test_a_folder_of_safetensors_is_planned_by_its_config(hermes: RunHermes, tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "mine", LLAMA_8B)
+    own = json.loads(hermes("plan", folder, "--engine", "vllm", "--gpu", "RTX 4090", "--json").stdout)
+    listed = json.loads(hermes("plan", "hermes-3:8b@bf16", "--gpu", "RTX 4090", "--json").stdout)
+    for key in ("memory", "context", "kv_tokens", "speeds"):
+        assert own[key] == listed[key]
+    assert own["commands"][0][2:5] == [folder, "--served-model-name", "mine"]
+
+
+def test_quantized_weights_of_a_folder_are_counted_by_its_files(hermes: RunHermes, tmp_path: Path) -> None:
+    config = {**LLAMA_8B, "quantization_config": {"quant_method": "compressed-tensors", "config_groups": {}}}
+    folder = folder_of(tmp_path / "mine", config, 5_700_000_000)
+    done = hermes("plan", folder, "--engine", "vllm", "--gpu", "RTX 4090", "--json")
+    assert json.loads(done.stdout)["memory"]["weights"] == pytest.approx(5_700_000_000, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("config", "code", "message"),
+    [({"model_type": "deepseek_v3"}, 2, "cannot be computed"), ({"model_type": "llama"}, 6, "describes no model")],
+)
+def test_a_folder_that_cannot_be_planned_says_why(
+    hermes: RunHermes, tmp_path: Path, config: dict[str, object], code: int, message: str
+) -> None:
+    done = hermes("plan", folder_of(tmp_path / "mine", config), "--engine", "vllm", "--gpu", "RTX 4090")
+    assert done.returncode == code
+    assert message in done.stderr

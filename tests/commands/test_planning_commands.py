@@ -191,3 +191,33 @@ def test_hardware_of_this_machine(hermes: RunHermes) -> None:
     assert "cpu" in page["backends"]
     assert not page["simulated"]
     assert "RAM" in hermes("hardware").stdout
+
+
+def test_recommend_names_the_engine_where_a_model_outgrows_one_gpu(hermes: RunHermes) -> None:
+    done = hermes("recommend", "--gpu", "8xH200")
+    assert done.stdout.index("hermes-4:405b@fp8 with vLLM") < done.stdout.index("Without vLLM, on llama.cpp")
+    assert "not measured" in done.stdout
+    assert "hermes serve hermes-4:405b@fp8 --engine vllm" in done.stdout
+    page = json.loads(hermes("recommend", "--gpu", "8xH200", "--json").stdout)
+    assert (page["engine"], page["users"]) == ("vllm", 1)
+    assert page["engine_pick"]["gpus"] == 8
+    assert page["engine_pick"]["measured"] is False
+    assert page["engine_pick"]["tokens_per_second"]["expected"] > 3 * page["pick"]["tokens_per_second"]["expected"]
+
+
+def test_recommend_for_many_users(hermes: RunHermes) -> None:
+    def engine(*arguments: str) -> str:
+        return str(json.loads(hermes("recommend", "--json", *arguments).stdout)["engine"])
+
+    assert engine("--gpu", "RTX 4090") == "llama.cpp"
+    assert engine("--gpu", "RTX 4090", "--users", "32") == "vllm"
+    assert engine("hermes-4:14b", "--gpu", "RTX 4090", "--users", "32") == "vllm"
+    assert engine("hermes-4:14b:Q4_K_M", "--gpu", "RTX 4090", "--users", "32") == "llama.cpp"
+    done = hermes("recommend", "--cpu-only", "--ram", "64G", "--users", "32")
+    assert "32 at once share that context" in done.stdout
+
+
+def test_recommend_does_not_choose_among_weights(hermes: RunHermes) -> None:
+    done = hermes("recommend", "hermes-4:70b@fp8")
+    assert done.returncode == 2
+    assert "hermes plan hermes-4:70b@fp8" in done.stderr

@@ -156,7 +156,7 @@ def test_without_a_name_it_asks_first(
     [
         (("demo",), 2, "ships with hermes"),
         (("./some.gguf",), 2, "hermes import some.gguf"),
-        (("hermes-3:3b", "--quant", "nope"), 2, "--quant nope is no quantization"),
+        (("hermes-3:3b", "--quant", "nope"), 2, "--quant nope is not a quantization"),
         (("hermes-3:3b:Q4_K_M", "--quant", "Q8_0"), 2, "the name says Q4_K_M, --quant says Q8_0"),
         (("--quant", "Q8_0"), 2, "need a name"),
         (("nous-hermes:13b:Q9",), 3, "Q9"),

@@ -350,7 +350,6 @@ def test_nearest_names_are_never_of_two_vendors(text: str) -> None:
         ("RTX 4060 Ti", "say which: GeForce RTX 4060 Ti 8GB, GeForce RTX 4060 Ti 16GB"),
         ("RTX 6000", "say which: Quadro RTX 6000, RTX 6000 Ada Generation"),
         ("V100", "say which: Tesla V100 16GB, Tesla V100 32GB"),
-        ("M4 Max", "say which: M4 Max 32-core, M4 Max 40-core"),
         ("A100 PCIe", "say which: A100 40GB, A100 80GB PCIe"),
     ],
 )
@@ -358,6 +357,12 @@ def test_a_name_of_several_is_asked_back(text: str, hint: str) -> None:
     with pytest.raises(UsageError, match="is the name of 2 GPUs") as caught:
         find_gpu(text)
     assert caught.value.hint == hint
+
+
+def test_the_chip_of_a_mac_is_told_with_its_flag() -> None:
+    with pytest.raises(UsageError, match="M4 Max is a Mac's chip") as caught:
+        find_gpu("M4 Max")
+    assert '--apple "M4 Max ' in caught.value.hint
 
 
 def test_every_candidate_can_be_had() -> None:

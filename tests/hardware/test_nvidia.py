@@ -209,7 +209,7 @@ def test_a_desktop_card() -> None:
     assert card.bandwidth == pytest.approx(1008e9, rel=1e-3)  # NVIDIA's data sheet
     assert card.bandwidth_source == "probed"
     assert (card.driver, card.compute_capability, card.unified) == ("580.82.07", "8.9", False)
-    assert card.users == ("python3 1.30 GB", "Xorg 698 MB", "process 2400 10 MB")
+    assert card.users == ("python3 1.30 GB", "Xorg 700 MB", "process 2400 12 MB")
     assert notes == []
     assert module.opened == []
 

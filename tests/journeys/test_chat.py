@@ -22,7 +22,7 @@ from hermes_cli.catalog.load import shipped_catalogue
 from hermes_cli.engine.embedded.bindings import llama_cpp
 from hermes_cli.engine.embedded.llama import LlamaModel
 from hermes_cli.errors import ExitCode
-from hermes_cli.planning.memory import KV_TYPES, KvType
+from hermes_cli.gguf.types import KV_TYPES, KvType
 
 WEATHER = "What's the weather in Tokyo?"
 NO_GPU = "--gpu-layers does nothing here, llama.cpp finds no GPU; hermes hardware may tell why\n"
@@ -347,6 +347,22 @@ def test_odd_surroundings(tmp_path: Path, command: str, environment: dict[str, s
     assert done.returncode == 0
     assert done.stdout.strip()
     assert "Traceback" not in done.stderr
+
+
+def test_ctrl_c_ends_a_tool_that_writes_without_end(tmp_path: Path) -> None:
+    (tmp_path / "noisy.py").write_text(
+        'def get_weather(city: str) -> str:\n    """Get the weather for a city."""\n'
+        '    while True:\n        print("NOISE", flush=True)\n'
+    )
+    arguments = ["chat", "demo", "--tools", "noisy.py", "--yes", WEATHER]
+    process = start_hermes(arguments, tmp_path, clean_environment())
+    assert process.stderr is not None
+    while "NOISE" not in process.stderr.readline():
+        pass
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=HANG)
+    assert process.returncode == ExitCode.INTERRUPTED
+    assert "Fatal" not in errors
 
 
 @pytest.mark.parametrize("command", ["chat demo --tools slow.py --yes", "chat demo"])

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import REPOSITORY, RunHermes, eventually
+from conftest import REPOSITORY, RunHermes, clean_environment, eventually, start_hermes
 from openai import APIStatusError, OpenAI
 from server_rig import hermes_serve
 
@@ -88,4 +88,17 @@ def test_a_server_outlives_its_engine(tmp_path: Path, pids: Callable[[], list[in
         assert are_gone(before)
         os.kill(pids()[0], signal.SIGKILL)
         assert ask("hi") == "ok"
+    eventually(lambda: are_gone(pids()))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_chat_that_is_ended_while_the_engine_starts(
+    tmp_path: Path, pids: Callable[[], list[int]], monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    monkeypatch.setenv("DUMMY_START", "silent")
+    arguments = ("chat", "demo", "--engine", "llama-server", "--engine-command", DUMMY, "hi")
+    process = start_hermes(arguments, tmp_path, clean_environment())
+    eventually(lambda: (tmp_path / "pids").exists() and len((tmp_path / "pids").read_text().split()) == 2)
+    process.send_signal(number)
+    process.communicate()
     eventually(lambda: are_gone(pids()))

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
-from hermes_cli.planning.launch_plan import GpuMemory, LaunchPlan
+from pathlib import Path
+
+import pytest
+
+from hermes_cli.planning.launch_plan import EngineName, GpuMemory, LaunchPlan
 
 FP8 = "NousResearch/Hermes-4-405B-FP8"
+FLAGS = Path(__file__).with_name("engine_flags.txt")  # written by the engines' own argument parsers
+
+
+def known_flags(engine: str) -> set[str]:
+    """Return the flags of an engine's server; those that take a value end in =."""
+    blocks = FLAGS.read_text(encoding="utf-8").split("# ")
+    return set(next(block for block in blocks if block.startswith(engine)).splitlines()[1:])
 
 
 def flags(argv: list[str]) -> dict[str, str | None]:
@@ -14,6 +25,22 @@ def flags(argv: list[str]) -> dict[str, str | None]:
         if word.startswith("--"):
             values[word] = None if following.startswith("--") else following
     return values
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang"])
+def test_every_flag_is_one_of_the_engine(engine: EngineName) -> None:
+    known, sizes = known_flags(engine), {"context": 8192, "sequences": 8, "utilization": 0.9}
+    plans = [
+        LaunchPlan(engine, FP8, "x", kv_type="fp8", **sizes),  # type: ignore[arg-type]
+        LaunchPlan(engine, FP8, "x", tensor=8, pipeline=2, nodes=2),
+        LaunchPlan(engine, FP8, "x", tensor=4, data=4, nodes=2),
+        LaunchPlan(engine, FP8, "x", device="cpu"),
+    ]
+    for plan in plans:
+        for argv in (plan.argv(0, socket="/s"), plan.argv(1), plan.argv(ray=engine == "vllm")):
+            for flag, value in flags(argv).items():
+                name = flag.partition(".")[0]  # --structured-outputs-config.backend is a field of a flag
+                assert name + ("" if value is None else "=") in known
 
 
 def test_one_node_listens_on_a_socket_or_on_loopback() -> None:

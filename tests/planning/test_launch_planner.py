@@ -159,6 +159,33 @@ def test_without_gpus_that_it_can_use_it_says_so() -> None:
         plan("hermes-3:8b", 1, 24, capability="6.1")
 
 
+def test_gpus_count_whatever_llama_cpp_was_built_for() -> None:
+    here = machine(2, 80)
+    unused = replace(here, devices=tuple(replace(device, usable=False) for device in here.devices))
+    assert sizes(best_launch(MODELS["hermes-4:70b"], unused, FREE)) == (2, 1, 1)
+    one = replace(here, devices=(here.devices[0], replace(here.devices[1], left_out="--devices")))
+    assert len(best_launch(MODELS["hermes-3:8b"], one, FREE).gpus) == 1
+
+
+def test_a_small_gpu_beside_large_ones_is_left_out() -> None:
+    [large], [small] = machine(1, 24).devices, machine(1, 12).devices
+    alone, both = (
+        best_launch(MODELS["hermes-3:8b"], machine(1, 24), FREE),
+        replace(machine(1, 24), devices=(small, large)),
+    )
+    launch = best_launch(MODELS["hermes-3:8b"], both, FREE)
+    assert launch.plan == alone.plan
+    assert any("less memory free" in note for note in launch.notes)
+    three = replace(both, devices=(large, small, replace(large, total=20 * GIB, free=20 * GIB)))
+    assert len(best_launch(MODELS["hermes-3:8b"], three, FREE).gpus) == 2
+
+
+def test_a_gpu_that_others_fill_is_left_out() -> None:
+    here = machine(2, 24)
+    busy = replace(here, devices=(here.devices[0], replace(here.devices[1], free=2 * GIB)))
+    assert best_launch(MODELS["hermes-3:8b"], busy, FREE).gpus == here.devices[:1]
+
+
 def test_memory_in_use_is_left_alone() -> None:
     here = machine(1, 80)
     busy = replace(here, simulated=False, devices=(replace(here.devices[0], free=40 * GIB),))

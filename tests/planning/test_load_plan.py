@@ -17,13 +17,14 @@ from skeleton import write_skeleton
 from hermes_cli.catalog.load import shipped_catalogue
 from hermes_cli.errors import DoesNotFitError, EngineError, UsageError
 from hermes_cli.gguf.header import read_header
+from hermes_cli.gguf.types import KV_TYPES
 from hermes_cli.hardware.machine import Device, Machine
 from hermes_cli.hardware.selection import select_devices
 from hermes_cli.planning.best_placement import NEEDS, best_placement
 from hermes_cli.planning.file_architecture import FileArchitecture
 from hermes_cli.planning.fitted_plan import RAM, DryRun, MemoryUse, choose_plan
 from hermes_cli.planning.load_plan import LoadOverrides, LoadPlan
-from hermes_cli.planning.memory import KV_TYPES, ContextSettings, FileFacts, MemoryBreakdown, Pooling, facts_of, weights
+from hermes_cli.planning.memory import ContextSettings, FileFacts, MemoryBreakdown, Pooling, facts_of, weights
 from hermes_cli.planning.placement import place_split
 from hermes_cli.planning.planner import alternatives_to, plans_for
 

@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 
 from benchmarks import speed_model
+from hermes_cli.gguf.types import KvType
 from hermes_cli.hardware.machine import Machine
-from hermes_cli.planning.memory import ContextSettings, KvType, weights
+from hermes_cli.planning.memory import ContextSettings, weights
 from hermes_cli.planning.placement import place_layers
 from hermes_cli.planning.speed import (
     PROMPTS,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from hermes_cli.errors import UsageError
 from hermes_cli.prompting.messages import Message, ToolCall
-from hermes_cli.prompting.normalize import DEEPEST, MOST_CHARACTERS, Notes, messages, tools
+from hermes_cli.prompting.normalize import DEEPEST, MOST_CHARACTERS, NAMELESS, Notes, messages, tools
 
 USER = {"role": "user", "content": "Hi"}
 
@@ -127,7 +127,7 @@ def test_the_bill_of_claude_code_is_no_part_of_the_prompt() -> None:
         ([{"role": "user", "content": [7]}], "messages[0].content[0] is a part without a type"),
         ([{"role": "assistant", "tool_calls": {"id": "1"}}], "messages[0].tool_calls must be a list"),
         ([{"role": "assistant", "tool_calls": ["f"]}], "messages[0].tool_calls[0] must be an object"),
-        ([{"role": "assistant", "tool_calls": [{"function": {"arguments": "{}"}}]}], "messages[0].tool_calls[0].function.name must be"),
+        ([{"role": "assistant", "tool_calls": [{"function": {"name": 5}}]}], "messages[0].tool_calls[0].function.name must be"),
         ([{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{'a': 1}"}}]}], "messages[0].tool_calls[0].function.arguments is not JSON"),
         ([{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "[1]"}}]}], "arguments must be an object"),
         ([{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": 5}}]}], "arguments must be an object"),
@@ -183,6 +183,18 @@ def test_calls_in_every_form() -> None:
     assert one({"role": "assistant", "content": "a", "tool_calls": None}) == Message("assistant", "a")
     assert one(calling("x")).tool_calls[0].id == "x"
     assert one({"role": "assistant", "tool_calls": [{"function": {"name": "f"}}]}).tool_calls[0].id.startswith("call_")
+
+
+@pytest.mark.parametrize("function", [{"name": ""}, {"name": None}, {"arguments": "{}"}])
+def test_a_call_without_a_name_does_not_end_the_conversation(function: dict[str, Any]) -> None:
+    assert one({"role": "assistant", "tool_calls": [{"id": "x", "function": function}]}).tool_calls == (
+        ToolCall(NAMELESS, {}),
+    )
+
+
+def test_a_text_that_is_null_is_none() -> None:
+    parts = [{"type": "text", "text": None}, {"type": "text", "text": "Hi"}]
+    assert one({"role": "user", "content": parts}) == Message("user", "\nHi")
 
 
 def test_line_breaks_in_arguments_are_read_as_models_write_them() -> None:

@@ -549,3 +549,28 @@ def test_schemas_mean_to_the_grammar_what_they_mean(case: Case, data: st.DataObj
         assert Validator(schema).is_valid(json.loads(written))
         structure = re.sub(r'"(\\.|[^"\\])*"', '""', written)
         assert not re.search(r"[,:](?! )|[\[{] | [\]}]|  |\n", structure)  # as json.dumps writes it
+
+
+def closed(**properties: Json) -> Json:
+    return {"type": "object", "properties": properties, "required": [*properties], "additionalProperties": False}
+
+
+PART, OTHER = closed(a={"type": "string"}), closed(b={"type": "integer"})
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"allOf": [PART, OTHER]},
+        {"allOf": [{"$ref": "#/$defs/A"}, {"$ref": "#/$defs/B"}], "$defs": {"A": PART, "B": OTHER}},
+        {**PART, "allOf": [OTHER]},
+    ],
+)
+def test_closed_parts_that_exclude_each_other_are_closed_together(schema: Json) -> None:
+    notes: list[str] = []
+    grammar = grammar_of(json_schema(schema, notes=notes))
+    assert "closed together" in notes[0]
+    assert accepts(grammar, '{"a": "x", "b": 1}')
+    for text in ('{"a": "x"}', '{"b": 1}', '{"a": "x", "b": "x"}', '{"a": "x", "b": 1, "c": 1}'):
+        assert not accepts(grammar, text), text
+    assert "nothing can meet it" in refusal(schema)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from hermes_cli.errors import UsageError
-from hermes_cli.prompting import grammar_check, normalize, pattern
+from hermes_cli.prompting import grammar_check, normalize, pattern, structured_output
 from hermes_cli.prompting.json_reader import strict_object
 from hermes_cli.prompting.normalize import MOST_VALUES
 from hermes_cli.prompting.schema import Checker
@@ -87,3 +87,11 @@ def test_a_schema_has_a_limit_of_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "thread_time", lambda: float(next(clock)))
     with pytest.raises(UsageError, match="it takes too much time to read"):
         Checker({"properties": {"a": {}, "b": {}}}).result()
+
+
+def test_many_words_that_nobody_knows_are_read_in_time() -> None:
+    """Each is compared with all words that it may misspell."""
+    clock = time.thread_time()
+    with pytest.raises(UsageError, match="it takes too much time to read"):
+        structured_output.json_schema({f"propertys{number}": 1 for number in range(100_000)})
+    assert time.thread_time() - clock < 10

@@ -21,8 +21,9 @@ from server_rig import Running, offer, served
 
 from hermes_cli.platforms import is_loopback
 from hermes_cli.server import security
+from hermes_cli.server.errors import RefusedError
 from hermes_cli.server.routing import ApiRoute
-from hermes_cli.server.security import Gate, Keys
+from hermes_cli.server.security import BodyLimit, Gate, Keys
 from hermes_cli.server.settings import Key, ServerSettings
 
 KEYS = ServerSettings(keys=(Key("alice", "right-key"), Key("bob", "other-key")))
@@ -553,3 +554,41 @@ def test_work_of_a_client_that_left_ends(path: str) -> None:
             assert begun.wait(HANG)
         assert ended.wait(HANG)
         running.logged(f"{path} 499")
+
+
+def test_bodies_that_fill_the_memory_while_they_arrive() -> None:
+    """Long ones are refused while too many are on their way, short ones are not."""
+
+    async def story() -> list[int]:
+        statuses: list[int] = []
+        inside, leave = asyncio.Semaphore(0), asyncio.Event()
+
+        async def app(scope: Any, receive: Any, _: Any) -> None:  # noqa: ANN401 - ASGI
+            await receive()
+            inside.release()
+            if scope["holds"]:
+                await leave.wait()
+
+        limit = BodyLimit(app, most=4 << 20, seconds=HANG)
+
+        async def request(size: int, *, holds: bool = False) -> None:
+            async def receive() -> dict[str, Any]:
+                return {"type": "http.request", "body": bytes(size), "more_body": True}
+
+            try:
+                await limit({"type": "http", "headers": [], "path": "/", "holds": holds}, receive, _never)
+                statuses.append(200)
+            except RefusedError as error:
+                statuses.append(error.problem.status if "Retry-After" in (error.problem.headers or {}) else 500)
+
+        holding = [asyncio.ensure_future(request(4 << 20, holds=True)) for _ in range(security.AT_ONCE)]
+        for _ in holding:
+            await inside.acquire()
+        await request(2 << 20)
+        await request(1 << 20)
+        leave.set()
+        await asyncio.gather(*holding)
+        await request(4 << 20)
+        return statuses
+
+    assert asyncio.run(story()) == [503, 200, *[200] * security.AT_ONCE, 200]

@@ -87,6 +87,13 @@ def test_texts_and_their_tokens_are_the_same(server: Running) -> None:
         assert embedded(server, given)["data"][0]["embedding"] == pytest.approx(by_text, abs=1e-3)
 
 
+def test_texts_in_objects_are_texts(server: Running) -> None:
+    parts = [{"type": "text", "text": "the "}, {"type": "text", "text": "cat"}]
+    texts = ["the cat", {"prompt_string": "the cat"}, {"content": parts}]
+    first, *others = [item["embedding"] for item in embedded(server, texts)["data"]]
+    assert others == [pytest.approx(first), pytest.approx(first)]
+
+
 def test_dimensions_and_many_texts(server: Running) -> None:
     answer = embedded(server, TEXTS * 100, dimensions=8)
     assert [len(one["embedding"]) for one in answer["data"]] == [8] * 200

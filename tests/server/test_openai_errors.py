@@ -449,3 +449,21 @@ def test_tokens_of_a_prompt_are_counted(rig: House, path: str, body: dict[str, A
         "object": "response.input_tokens",
         "input_tokens": rig.chat().json["usage"]["prompt_tokens"],
     }
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "param"),
+    [
+        ("/v1/chat/completions", {"stop": [0] * 300_000}, "stop[0]"),
+        ("/v1/chat/completions", {"guided_choice": [0] * 300_000}, "guided_choice[0]"),
+        ("/v1/chat/completions", {"logit_bias": dict.fromkeys(map(str, range(90_000)), "x")}, "logit_bias.0"),
+        ("/v1/chat/completions", {"tools": [0] * 300_000}, "tools"),
+        ("/v1/chat/completions", {"tool_choice": [0] * 300_000}, "tool_choice"),
+        ("/detokenize", {"tokens": ["x"] * 300_000}, "tokens[0]"),
+        ("/apply-template", {"tools": [0] * 300_000}, "tools[0]"),
+    ],
+)
+def test_of_a_flood_of_errors_the_first_is_told(rig: House, path: str, fields: dict[str, Any], param: str) -> None:
+    answer = rig.running.post(path, {"messages": [{"role": "user", "content": "Hi"}], **fields})
+    assert (answer.status, answer.error["param"]) == (400, param)
+    assert len(answer.body) < 1000

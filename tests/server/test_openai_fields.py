@@ -322,7 +322,6 @@ def test_what_cannot_be_honoured_is_refused_by_name(rig: House, field: str) -> N
             },
         ),
         ("response_format.type", {"response_format": {"type": "xml"}}),
-        ("response_format.type", {"response_format": {}}),
         (
             "response_format.json_schema.schema",
             {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "nothing"}}}},
@@ -386,6 +385,63 @@ def test_a_conversation_as_hermes_agent_sends_it_back(rig: House) -> None:
     rig.post("/v1/chat/completions", {"messages": sent, "tools": [TOOL], "max_tokens": 65_536})
     one, two = ("".join(map(str, request.prompt)) for request in rig.engine.requests)
     assert two.startswith(f"{one}Let me look.\n{CALL}<|im_end|>")
+
+
+@pytest.mark.parametrize("body", [{}, {"tools": []}])
+def test_without_tools_nothing_is_a_call(rig: House, body: dict[str, Any]) -> None:
+    """Hermes' prompt for tools may be written by hand: as with vLLM and llama.cpp, its author reads the text."""
+    asked = [{"role": "system", "content": "You may call <tools>[]</tools>"}, *ASKED]
+    choice = rig.chat([CALL], messages=asked, **body).json["choices"][0]
+    assert (choice["message"]["content"], choice["finish_reason"]) == (CALL, "stop")
+    assert "tool_calls" not in choice["message"]
+
+
+@pytest.mark.parametrize(
+    ("body", "same"),
+    [
+        ({"temperature": "0.5", "max_tokens": "20"}, {"temperature": 0.5, "max_tokens": 20}),
+        ({"stop": ["", None, "x"]}, {"stop": "x"}),
+        ({"response_format": {}}, {}),
+        ({"reasoning_effort": ""}, {}),
+        ({"tools": [TOOL], "tool_choice": {"type": "auto"}}, {"tools": [TOOL]}),
+        ({"tools": [TOOL], "tool_choice": {"type": "any"}}, {"tools": [TOOL], "tool_choice": "required"}),
+        ({"tools": [TOOL], "tool_choice": "any"}, {"tools": [TOOL], "tool_choice": "required"}),
+    ],
+)
+def test_odd_values_that_clients_send_are_read_as_they_are_meant(
+    rig: House, body: dict[str, Any], same: dict[str, Any]
+) -> None:
+    assert rig.asked(**body) == rig.asked(**same)
+
+
+@pytest.mark.parametrize("samplers", [["top_k", "typical_p", "temperature"], "kyt"])
+def test_samplers_that_are_left_out_do_nothing(rig: House, samplers: object) -> None:
+    sampling = rig.asked(samplers=samplers, top_k=7, top_p=0.5, min_p=0.2, repeat_penalty=1.5, temperature=0.3).sampling
+    assert (sampling.top_k, sampling.temperature) == (7, 0.3)
+    assert (sampling.top_p, sampling.min_p, sampling.repeat_penalty, sampling.dry_multiplier) == (1, 0, 1, 0)
+    assert rig.asked(samplers=[]) == rig.asked(samplers=None) == rig.asked()
+
+
+@pytest.mark.parametrize("samplers", [["temperature", "top_k"], ["top_z"], "tk", "?", 5, [5], {"a": 1}])
+def test_samplers_in_another_order_are_refused(rig: House, samplers: object) -> None:
+    assert rig.refused(samplers=samplers)["param"] == "samplers"
+
+
+@pytest.mark.parametrize("value", ["", "much", "1e", "0x1", "nan", "1" * 41, True])
+def test_what_is_no_number_is_refused(rig: House, value: object) -> None:
+    assert rig.refused(temperature=value)["param"] == "temperature"
+
+
+@pytest.mark.parametrize(("arguments", "read"), [([], "{}"), ("[]", "{}"), ([1], '{"arguments": "[1]"}')])
+def test_arguments_that_are_no_object_do_not_end_the_conversation(rig: House, arguments: object, read: str) -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "get_weather", "arguments": arguments}}
+    history = [
+        *ASKED,
+        {"role": "assistant", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c", "content": "1"},
+    ]
+    prompt = "".join(map(str, rig.asked(messages=history, tools=[TOOL]).prompt))
+    assert f'{{"name": "get_weather", "arguments": {read}}}' in prompt
 
 
 def test_functions_in_their_older_form(rig: House) -> None:

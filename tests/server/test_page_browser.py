@@ -342,3 +342,81 @@ def test_conversations_can_be_saved_and_deleted(house: House, browser: Chromium)
         tab.call("Page.reload")
         tab.until("performance.navigation.type === 1 && document.querySelector('#model').options.length === 4")
         assert tab.run("document.querySelectorAll('#sessions li').length") == 0
+
+
+def test_a_conversation_is_renamed(house: House, browser: Chromium) -> None:
+    house.says(["One"])
+    with browser.tab(house.address) as tab:
+        ready(tab)
+        ask(tab, "First question")
+        tab.run(
+            "window.prompt = (_, before) => `${before}, again`; document.querySelector('#sessions .rename').click()"
+        )
+        tab.until("document.querySelector('#sessions .open').innerText === 'First question, again'")
+        tab.call("Page.reload")
+        tab.until("performance.navigation.type === 1 && document.querySelector('#sessions .open')")
+        assert tab.run("document.querySelector('#sessions .open').innerText") == "First question, again"
+
+
+OPENAI_SHAPE = {
+    "system": "Be brief.",
+    "messages": [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "What is the weather?"},
+        {
+            "role": "assistant",
+            "content": None,
+            "reasoning_content": "I ask.",
+            "tool_calls": [{"id": "a", "type": "function", "function": {"name": "get_weather", "arguments": "{}"}}],
+        },
+        {"role": "tool", "tool_call_id": "a", "content": "rainy"},
+        {"role": "assistant", "content": "It is **rainy**. <img src=x onerror=\"document.title='owned'\">"},
+    ],
+}
+
+
+def opened(tab: Tab, *documents: object) -> None:
+    """Choose files with these documents, as a person does."""
+    tab.run(
+        "(() => { const chosen = new DataTransfer();"
+        f"for (const text of {json.dumps([json.dumps(document) for document in documents])})"
+        " chosen.items.add(new File([text], 'talk.json'));"
+        "const field = document.querySelector('#import-files'); field.files = chosen.files;"
+        "field.dispatchEvent(new Event('change')) })()"
+    )
+
+
+def test_saved_conversations_are_opened_again(house: House, browser: Chromium) -> None:
+    house.says(["**One**"], ["Two"])
+    with browser.tab(house.address) as tab:
+        ready(tab)
+        ask(tab, "First question")
+        tab.run("URL.createObjectURL = (blob) => { window.saved = blob.text(); return 'page/icon.svg' }")
+        tab.click("#export-json")
+        saved = json.loads(tab.run("window.saved"))
+        opened(tab, saved)
+        tab.until("document.querySelectorAll('#sessions li').length === 2")
+        assert tab.run(f"{ANSWER}.querySelector('strong').innerText") == "One"
+        ask(tab, "Another", 2)
+        opened(tab, OPENAI_SHAPE)
+        tab.until("document.querySelectorAll('#sessions li').length === 3")
+        text = tab.run(f"{ANSWER}.innerText")
+        assert "get_weather done" in text
+        assert "It is rainy." in text
+        assert tab.run("document.title").startswith("What is the weather?")
+
+
+@pytest.mark.parametrize(
+    ("document", "says"),
+    [
+        ({}, "holds no conversation"),
+        ([1, {"role": "user"}], "holds no conversation"),
+        ({"messages": "x"}, "holds no conversation"),
+    ],
+)
+def test_other_files_are_refused(house: House, browser: Chromium, document: object, says: str) -> None:
+    with browser.tab(house.address) as tab:
+        ready(tab)
+        opened(tab, document)
+        tab.until(f"document.querySelector('#trouble').innerText.includes({json.dumps(says)})")
+        assert tab.run("document.querySelectorAll('#sessions li').length") == 0

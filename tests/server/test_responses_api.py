@@ -298,8 +298,7 @@ def test_bad_arguments_in_the_history_are_read(rig: House) -> None:
         ({"input": [user("Hi"), {"type": "item_reference", "id": "msg_9"}]}, "input[1].id"),
         ({"input": [{"role": "user", "content": [{"type": "input_text", "text": "?"}, IMAGE]}]}, "input[0].content[1]"),
         ({"input": [{"role": "robot", "content": "Hi"}]}, "input[0].role"),
-        ({"input": [*TURN, {"type": "function_call_output", "call_id": "c", "output": "1"}]}, "input[4].call_id"),
-        ({"input": [{"type": "function_call", "call_id": "c", "arguments": "{}"}]}, "input[0].name"),
+        ({"input": [{"type": "function_call", "call_id": "c", "name": 5}]}, "input[0].name"),
         ({"tools": [{"type": "web_search"}], "tool_choice": {"type": "web_search"}}, "tool_choice.type"),
         ({"tools": [{"type": "web_search"}], "tool_choice": "required"}, "tool_choice"),
         ({"tools": [{"type": "namespace", "name": "a", "tools": [TOOL, TOOL]}]}, "tools[0].tools[1]"),
@@ -322,6 +321,24 @@ def test_bad_arguments_in_the_history_are_read(rig: House) -> None:
 )
 def test_what_cannot_be_honoured_is_refused_by_name(rig: House, body: dict[str, Any], param: str) -> None:
     assert refused(rig, **body)["param"] == param
+
+
+def test_an_output_whose_call_is_gone_is_read_and_told(rig: House) -> None:
+    output = {"type": "function_call_output", "call_id": "c", "output": "lost"}
+    for sent, place in (([output, user("Hi")], "input[0]"), ([*TURN, output], "input[4]")):
+        (warning,) = respond(rig, input=sent)["warnings"]
+        assert warning.startswith(f"{place} is the result of no call")
+        assert "<tool_response>\nlost\n</tool_response>" in "".join(map(str, rig.engine.requests[0].prompt))
+
+
+def test_tools_that_come_as_an_item_are_offered(rig: House) -> None:
+    """Codex sends some so, from 0.150 on, and its `exec` among them."""
+    inner = {"type": "namespace", "name": "functions", "tools": [{"type": "custom", "name": "exec"}]}
+    item = {"type": "additional_tools", "role": "developer", "tools": [inner, {"type": "web_search"}]}
+    response = respond(rig, input=[item, user("Hi")], tools=[TOOL])
+    assert response["warnings"] == ["input[0].tools[1] is left out: tools of type web_search are not run here."]
+    prompt = "".join(map(str, rig.engine.requests[0].prompt))
+    assert prompt.index("get_weather") < prompt.index('"exec"')
 
 
 def test_models_without_reasoning_answer_without() -> None:

@@ -3,9 +3,10 @@
 import { getJson } from "./api.js";
 import { Conversation } from "./conversation.js";
 import { announce, button, byId, download, element } from "./dom.js";
+import { readConversation } from "./import.js";
 import { ServerStatus } from "./server_status.js";
 import { askForKey, openSettings } from "./settings.js";
-import { allSessions, asMarkdown, deleteSession, newSession, saveDefaults } from "./store.js";
+import { allSessions, asMarkdown, deleteSession, newSession, saveDefaults, saveSession } from "./store.js";
 
 const OPEN = "hermes.open"; // the conversation that is open, for a reload
 const EXAMPLES = ["What can you do?", "Write a Python function that finds prime numbers.", "Explain what a KV cache is."];
@@ -78,9 +79,36 @@ function showState() {
 function sessionItem(session) {
   const open = button(session.title, () => openSession(session), { class: "open" });
   if (session === conversation.session) open.setAttribute("aria-current", "true");
-  const remove = button("✕", () => removeSession(session), { class: "icon remove" });
+  const rename = button("✎", () => renameSession(session), { class: "icon small rename" });
+  rename.setAttribute("aria-label", `Rename ${session.title}`);
+  const remove = button("✕", () => removeSession(session), { class: "icon small remove" });
   remove.setAttribute("aria-label", `Delete ${session.title}`);
-  return element("li", {}, open, remove);
+  return element("li", {}, open, rename, remove);
+}
+
+async function renameSession(session) {
+  const title = prompt("Name of this conversation", session.title)?.trim().slice(0, 80);
+  if (!title || title === session.title) return;
+  session.title = title;
+  await saveSession(session);
+  announce("Renamed.");
+  showState();
+}
+
+async function importFiles(files) {
+  for (const file of files) {
+    try {
+      const session = readConversation(await file.text(), file.name);
+      await saveSession(session);
+      sessions.unshift(session);
+      openSession(session);
+      showTrouble("");
+      announce(`${session.title} is opened.`);
+    } catch (error) {
+      closeSidebar();
+      showTrouble(error.message);
+    }
+  }
 }
 
 async function removeSession(session) {
@@ -196,6 +224,11 @@ document.addEventListener("keydown", (event) => {
 });
 byId("stop").addEventListener("click", stop);
 byId("new-chat").addEventListener("click", startNew);
+byId("import").addEventListener("click", () => byId("import-files").click());
+byId("import-files").addEventListener("change", async ({ target }) => {
+  await importFiles([...target.files]);
+  target.value = ""; // the same file again is a change, too
+});
 byId("open-settings").addEventListener("click", showSettings);
 byId("open-sidebar").addEventListener("click", openSidebar);
 for (const id of ["close-sidebar", "shade"]) byId(id).addEventListener("click", closeSidebar);

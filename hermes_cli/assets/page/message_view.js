@@ -84,7 +84,7 @@ export class AssistantView {
 
 function statsText({ stats, model }) {
   if (!stats) return model ?? "";
-  const shown = [model, `${number(stats.tokens)} tokens`];
+  const shown = [model, stats.tokens === 1 ? "1 token" : `${number(stats.tokens)} tokens`];
   if (stats.perSecond) shown.push(`${number(stats.perSecond, stats.perSecond < 10 ? 1 : 0)} tokens/s`);
   if (stats.firstSeconds !== null) shown.push(`first after ${number(stats.firstSeconds, 2)} s`);
   return shown.join(" · ");

@@ -1,4 +1,7 @@
-"""The address of an endpoint, and the API key for it. Keys come from the environment, and each goes to one host."""
+"""The address of an endpoint, and the API key for it, which goes to one host.
+
+Keys come from the environment; those of services that host Hermes models may be stored, too (providers.py).
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
+from hermes_cli.chat.endpoint.providers import stored_key
 from hermes_cli.errors import UsageError
 from hermes_cli.platforms import is_loopback
 
@@ -124,7 +128,7 @@ def _key(host: str, base: str, environ: Mapping[str, str]) -> tuple[str, str | N
         if not key.isascii() or not key.isprintable() or " " in key:
             raise UsageError(f"{variable} holds something that is no key.", hint="copy the key again, without spaces.")
         return variable, key
-    return default, None
+    return default, stored_key(host)
 
 
 def _server(url: str) -> tuple[str, str | None, int | None]:

@@ -16,6 +16,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
 
 import hermes_cli
+from hermes_cli.chat.endpoint.providers import PROVIDERS
 from hermes_cli.errors import ContextFullError, HermesError, NetworkError, NotFoundError, UsageError
 from hermes_cli.prompting.normalize import repaired
 
@@ -101,6 +102,8 @@ class EndpointError(Exception):
     def _by_status(self, address: EndpointAddress, model: str) -> HermesError:
         status, host, message = self.status, address.host, self.message
         export = f"put it into the environment: export {address.variable}=…"
+        if provider := next((name for name, each in PROVIDERS.items() if each.host == host), None):
+            export += f", or store it: hermes login {provider}"
         if self.location:
             return NetworkError(
                 f"{address.base} sends clients elsewhere, where nothing is sent unasked.",

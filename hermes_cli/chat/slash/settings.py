@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from hermes_cli.chat.repl import ReplContext
 
 DEFAULT = "default"
-_SAMPLING = tuple(field.name for field in fields(SamplingOptions) if field.type in {"float", "int", "int | None"})
+SAMPLING = tuple(field.name for field in fields(SamplingOptions) if field.type in {"float", "int", "int | None"})
 _LIMITS = {"max_tokens": 1, "think_budget": 0}  # smallest value of each
-SETTINGS = (*_SAMPLING, *_LIMITS)
+SETTINGS = (*SAMPLING, *_LIMITS)
 
 
 @slash_command("/model", "[NAME]", "go on with another model, or list them", lambda context, _: context.model_names())
@@ -29,10 +29,15 @@ def _model(context: ReplContext, argument: str) -> None:
             context.print(f"{'*' if name == context.backend.name else ' '} {name}")
         context.console.note("/model NAME goes on with another one; the conversation stays")
         return
+    change_model(context, argument)
+
+
+def change_model(context: ReplContext, name: str) -> None:
+    """Load another model in place of the one that answers. Raise HermesError if that cannot be; the old one stays."""
     old = context.backend
     context.event_loop.run(old.unload())
     try:
-        new = context.open_backend(argument)
+        new = context.open_backend(name)
     except HermesError:
         context.console.note(f"{old.name} stays")
         raise
@@ -107,7 +112,7 @@ def _set(context: ReplContext, argument: str) -> None:
     if name in _LIMITS:
         limit: dict[str, Any] = {name: None if value == DEFAULT else _tokens(name, value, _LIMITS[name])}
         options = replace(options, **limit)
-    elif name in _SAMPLING:
+    elif name in SAMPLING:
         options = replace(options, sampling=_sampling(options, name, value))
     else:
         raise UsageError(f"there is no setting {name[:40]}.", hint=f"there are {', '.join(SETTINGS)}.")

@@ -382,7 +382,7 @@ def _is_seeded(request: ActiveSequence) -> bool:
 def _full(context: LlamaContext, tokens: int) -> ContextFullError:
     return ContextFullError(
         f"the prompt has {tokens:,} tokens, the context length is {context.length:,} tokens.",
-        hint="shorten the prompt, or ask for a longer context with --context.",
+        hint="shorten the prompt; --context gives a longer context, if the model was trained for one.",
         prompt_tokens=tokens,
         context_length=context.length,
     )

@@ -18,7 +18,7 @@ _PREFIX = re.compile(
     r"(?:\[?\d{4}-\d\d-\d\d[ T][\d:.,]+\]?\s*|\d\d-\d\d [\d:]+\s*)?(?:\[[\w./-]+\.py:\d+\]\s*)?"
     r"(?:[\d.]{8,} [EWID] \w*\s+)?(?:TP\d+\]\s*)?"
 )
-_EXCEPTION = re.compile(r"\b(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception): \S")
+_EXCEPTION = re.compile(r"(?<![\w.])(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception): \S")
 # An error that only says that there was another one.
 _SECOND_HAND = re.compile(r"See root cause above|Engine core initialization failed|EngineDeadError|WorkerProc init")
 _KNOWN = {

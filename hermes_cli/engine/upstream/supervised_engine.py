@@ -73,7 +73,7 @@ class SupervisedEngine:
             limits: when it counts as hung.
         """
         self.command, self._tags, self._texts, self._report = command, tuple(tags), tuple(texts), report
-        self._delays, self._limits = delays, limits or Limits()
+        self._delays, self.limits = delays, limits or Limits()
         self._guard: ProcessGuard | None = None
         self._folder: RunFolder | None = None
         self._starting: asyncio.Task[_Session] | None = None
@@ -182,7 +182,7 @@ class SupervisedEngine:
         process = EngineProcess(self.command, self._folder, self._guard)
         upstream = UpstreamEngine(process.address, tags=self._tags, texts=self._texts)
         try:
-            await process.wait_until_ready(self._report, self._limits)
+            await process.wait_until_ready(self._report, self.limits)
             info = await upstream.load()
         except BaseException as error:
             await asyncio.shield(_end(process, upstream, 0))
@@ -197,7 +197,7 @@ class SupervisedEngine:
 
     async def _watch(self, session: _Session) -> None:
         """Wait for the end of the engine, tell its requests, and start it again."""
-        await session.process.watch(lambda: _work(session.upstream), self._limits)
+        await session.process.watch(lambda: _work(session.upstream), self.limits)
         task = self._starting
         if task and self._session is session:
             await self._finish(task, session)

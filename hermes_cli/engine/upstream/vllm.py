@@ -29,7 +29,7 @@ LEAST_TOP_P = 1e-6  # 0 is refused, and means the likeliest token
 _UTF8 = codecs.getincrementaldecoder("utf-8")
 _ENDINGS = {"stop", "length"}
 _METRIC = re.compile(r"^((?:vllm|sglang):\w+)\{([^}]*)\} (\S+)$", re.MULTILINE)
-_LABEL = re.compile(r'(\w+)="([^"]*)"')
+_LABEL = re.compile(r'\b(\w+)="([^"]*)"')
 Metrics = Mapping[str, Sequence[tuple[dict[str, str], float]]]
 
 

@@ -9,8 +9,6 @@ import sys
 import threading
 from typing import Any
 
-import xllamacpp  # type: ignore[import-not-found] # in the other environment
-
 FLAGS = {
     "-m": "model",
     "-c": "ctx_size",
@@ -34,6 +32,8 @@ ATTRIBUTES = {
 
 def main(arguments: list[str]) -> None:
     """Serve until the process is ended."""
+    import xllamacpp  # type: ignore[import-not-found]  # noqa: PLC0415 - in that environment alone
+
     parameters = xllamacpp.CommonParams()
     words = iter(arguments)
     for word in words:
@@ -55,7 +55,8 @@ def _set(parameters: Any, name: str, value: str, word: str) -> None:  # noqa: AN
     elif name == "threads":
         parameters.cpuparams.n_threads = int(value)
     elif name in {"cache_type_k", "cache_type_v"}:
-        setattr(parameters, name, getattr(xllamacpp.ggml_type, f"GGML_TYPE_{value.upper()}"))
+        kind = type(getattr(parameters, name))
+        setattr(parameters, name, getattr(kind, f"GGML_TYPE_{value.upper()}"))
     else:
         name = ATTRIBUTES.get(name, name)
         usual = getattr(parameters, name, None)

@@ -18,6 +18,7 @@ from starlette.responses import Response
 
 from hermes_cli.errors import UsageError
 from hermes_cli.generation import TurnRequest
+from hermes_cli.prompting.families import shown
 from hermes_cli.prompting.parts import part_text, sense_of
 from hermes_cli.server.anthropic.schemas import (
     CountRequest,
@@ -32,7 +33,7 @@ from hermes_cli.server.errors import Problem, RefusedError
 from hermes_cli.server.openai.requests import ChatRequest
 from hermes_cli.server.parsed_request import ChatMessages, FieldNames, ParsedRequest, check_fields, parse_chat
 from hermes_cli.server.pool import Pool, ReadyModel
-from hermes_cli.server.request_stats import current_warnings
+from hermes_cli.server.request_stats import aside, current_warnings
 from hermes_cli.server.routing import ApiRoute
 from hermes_cli.server.streaming_reply import StreamingReply, cancel, json_reply
 from hermes_cli.server.thinking import BUDGETS
@@ -84,6 +85,12 @@ async def parse_message(body: CountRequest, client: str) -> ParsedRequest:
         details = {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}
         message = "thread is not supported: send all messages of the conversation."
         raise RefusedError(400, message, "thread_unsupported_request", param="thread", details=details)
+    chat, fields = await aside(client, lambda: _translated(body))
+    return await parse_chat(chat, client, fields)
+
+
+def _translated(body: CountRequest) -> tuple[ChatRequest, FieldNames]:
+    """Return the same request to Chat Completions, and the names of its fields."""
     check_fields(body, REFUSED, _JSON)
     conversation = MessagesInput(body.system, body.messages)
     tools = [_tool(tool) for tool in body.tools or []]
@@ -99,7 +106,7 @@ async def parse_message(body: CountRequest, client: str) -> ParsedRequest:
     effort = (body.output_config or {}).get("effort")
     if effort is not None and (not isinstance(effort, str) or effort not in BUDGETS):
         hint = f"there are {', '.join(BUDGETS)}."
-        raise UsageError(f"is {str(effort)[:40]!r}.", field="output_config.effort", hint=hint)
+        raise UsageError(f"is {shown(effort, 40)}.", field="output_config.effort", hint=hint)
     chat = ChatRequest.model_construct(
         **{name: getattr(body, name) for name in _SAME & type(body).model_fields.keys()},
         messages=conversation.messages,
@@ -111,7 +118,7 @@ async def parse_message(body: CountRequest, client: str) -> ParsedRequest:
         thinking_budget_tokens=None if effort is None else BUDGETS[effort],
         response_format=response_format,
     )
-    return await parse_chat(chat, client, FieldNames(names, "Anthropic's Messages", "anthropic"))
+    return chat, FieldNames(names, "Anthropic's Messages", "anthropic")
 
 
 def _tool(tool: object) -> object:
@@ -127,7 +134,7 @@ def _tool_choice(choice: Mapping[str, Any]) -> object:
     if kind == "tool":
         return {"type": "function", "function": {"name": choice.get("name")}}
     if not isinstance(kind, str) or kind not in _CHOICES:
-        raise UsageError(f"is {str(kind)[:40]}.", field="tool_choice.type", hint="there are auto, any, tool and none.")
+        raise UsageError(f"is {shown(kind, 40)}.", field="tool_choice.type", hint="there are auto, any, tool and none.")
     return _CHOICES[kind]
 
 

@@ -19,6 +19,7 @@ from hermes_cli.server.openai.requests import (
     Object,
     Text,
     Texts,
+    ToolList,
     Whole,
     messages_schema,
 )
@@ -38,7 +39,7 @@ class CountRequest(LenientModel):
     model: Text | None = Field(None, description="A served name or alias; empty is the server's first model.")
     messages: Annotated[MessageList, messages_schema(_ROLES, _PARTS, "content")]
     system: Annotated[Any, WithJsonSchema(_SYSTEM)] = Field(None, description="A text, or blocks of text.")
-    tools: list[Any] | None = Field(None, description="Tools on offer, with an `input_schema`.")
+    tools: ToolList | None = Field(None, description="Tools on offer, with an `input_schema`.")
     tool_choice: Object | None = Field(None, description="`type`: auto, any, tool or none.")
     thinking: Object | None = Field(None, description="`type`: enabled, disabled or adaptive; `budget_tokens`.")
     output_config: Object | None = Field(None, description="`format`: a JSON schema; `effort`.")

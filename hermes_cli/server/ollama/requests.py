@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 from hermes_cli.errors import NotFoundError, UsageError
@@ -12,7 +13,7 @@ from hermes_cli.server.openai.completions import parse_completion
 from hermes_cli.server.openai.requests import ChatRequest, CompletionRequest
 from hermes_cli.server.parsed_request import ChatMessages, FieldNames, ParsedRequest, parse_chat
 from hermes_cli.server.pool import Pool
-from hermes_cli.server.request_stats import warn
+from hermes_cli.server.request_stats import MOST_WARNINGS, aside, warn
 
 LATEST = ":latest"  # the tag that Ollama adds to names without one
 # Options of loading a model: the server's settings decide about them.
@@ -30,7 +31,7 @@ _NAMES = {
     "response_format.schema": "format",
     "prompt": "prompt",
 }
-_API = "Ollama's API"
+_API = "Ollama's"
 _PROMPT_ONLY = {
     "context": "send the conversation to /api/chat instead.",
     "images": "these models read only text: the model does not support images.",
@@ -40,7 +41,7 @@ _PROMPT_ONLY = {
 
 async def parse_chat_request(body: OllamaChatRequest, client: str, pool: Pool) -> ParsedRequest:
     """Parse a request to /api/chat that has messages."""
-    conversation = OllamaMessages(body.messages or ())
+    conversation = await aside(client, lambda: OllamaMessages(body.messages or ()))
     return await _parse(body, client, pool, conversation, body.tools)
 
 
@@ -93,7 +94,8 @@ async def _parse(
 def _shared(body: OllamaRequest, pool: Pool) -> dict[str, Any]:
     """Return the fields that a chat and a completion have in common; warn of what changes nothing."""
     options, name = body.options or OllamaOptions(), served_name(pool, body.named)
-    for unknown in [option for option, value in (options.model_extra or {}).items() if value is not None]:
+    others = (option for option, value in (options.model_extra or {}).items() if value is not None)
+    for unknown in islice(others, MOST_WARNINGS):
         why = "is set when the server starts" if unknown in LOADING else "is not known here"
         warn(f"options.{unknown[:40]} {why}, and changes nothing.")
     context = pool.describe(name).context_length

@@ -24,6 +24,7 @@ from hermes_cli.server.openai.requests import (
     ObjectOrText,
     Text,
     Texts,
+    ToolList,
     Whole,
 )
 
@@ -83,7 +84,7 @@ class OllamaChatRequest(OllamaRequest):
     """POST /api/chat."""
 
     messages: Annotated[list[Any], Field(max_length=MOST_MESSAGES)] | None = None
-    tools: list[Any] | None = None
+    tools: ToolList | None = None
 
 
 class OllamaPromptRequest(OllamaRequest):
@@ -157,7 +158,7 @@ class OllamaEmbeddings(msgspec.Struct, frozen=True, kw_only=True):
     """The embeddings of texts, in their order."""
 
     model: str
-    embeddings: list[list[float]]
+    embeddings: list[msgspec.Raw]  # lists of numbers
     total_duration: int
     load_duration: int
     prompt_eval_count: int

@@ -37,7 +37,7 @@ from hermes_cli.server.openai.objects import (
 from hermes_cli.server.openai.requests import MOST_PROMPTS, MOST_TEXTS, CompletionRequest
 from hermes_cli.server.parsed_request import FieldNames, ParsedRequest, RawPrompt, parse_shared
 from hermes_cli.server.pool import Pool, ReadyModel
-from hermes_cli.server.request_stats import current_warnings
+from hermes_cli.server.request_stats import aside, current_warnings
 from hermes_cli.server.routing import ApiRoute
 from hermes_cli.server.streaming_reply import DONE, StreamingReply, event, together
 
@@ -58,10 +58,10 @@ async def completions(request: Request, body: CompletionRequest) -> Response:
 
 async def parse_completion(body: CompletionRequest, client: str) -> ParsedRequest:
     """Parse a request."""
-    parsed = parse_shared(body, client, body.logprobs, DEFAULT_TOKENS)
+    parsed = await aside(client, lambda: parse_shared(body, client, body.logprobs, DEFAULT_TOKENS))
     if body.best_of not in {None, parsed.choices}:
         raise UsageError("is not supported.", field="best_of", hint="ask for n choices, and take the best.")
-    prompts = tuple(_prompts(body.prompt))
+    prompts = await aside(client, lambda: tuple(_prompts(body.prompt)))
     texts = len(prompts) * parsed.choices
     if texts > MOST_TEXTS:
         hint = f"ask for up to {MOST_TEXTS} at once."

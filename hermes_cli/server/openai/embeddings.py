@@ -21,15 +21,18 @@ from hermes_cli.server.errors import Problem, problem
 from hermes_cli.server.openai.requests import Duration, LenientModel, Text, Whole
 from hermes_cli.server.parsed_request import parse_keep_alive
 from hermes_cli.server.pool import Pool
-from hermes_cli.server.request_stats import current_warnings
+from hermes_cli.server.request_stats import aside, current_warnings
 from hermes_cli.server.routing import ApiRoute
-from hermes_cli.server.streaming_reply import StreamingReply
+from hermes_cli.server.streaming_reply import StreamingReply, encode
+from hermes_cli.threads import in_turn
 
 MOST_INPUTS = 2048  # texts of one request, as OpenAI has it
 _TEXT = {"type": "string"}
 _TOKENS = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}
 _SEVERAL = {"type": "array", "minItems": 1, "maxItems": MOST_INPUTS}
 _INPUT = {"anyOf": [_TEXT, _TOKENS, {**_SEVERAL, "items": _TEXT}, {**_SEVERAL, "items": _TOKENS}]}
+
+_VECTOR = {"anyOf": [{"type": "array", "items": {"type": "number"}}, _TEXT]}
 
 
 class EmbeddingsBody(LenientModel):
@@ -51,7 +54,7 @@ class EmbeddingObject(msgspec.Struct, frozen=True, kw_only=True):
 
     object: Literal["embedding"] = "embedding"
     index: int
-    embedding: list[float] | str
+    embedding: Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema=_VECTOR)]
 
 
 class EmbeddingUsage(msgspec.Struct, frozen=True):
@@ -76,18 +79,27 @@ async def embeddings(request: Request, body: EmbeddingsBody) -> Response:
 
     OpenAI's Embeddings; unknown fields are ignored.
     """
-    asked = EmbeddingRequest(tuple(inputs(body.input)), body.dimensions, client=request.state.client)
+    client = request.state.client
+    texts = await aside(client, lambda: tuple(inputs(body.input)))
+    asked = EmbeddingRequest(texts, body.dimensions, client=client)
     keep_alive, as_text = parse_keep_alive(body.keep_alive), body.encoding_format == "base64"
 
     async def work(reply: StreamingReply) -> None:
         name, result = await embed(request.app.state.pool, body.model, asked, keep_alive)
         tokens = sum(result.tokens)
-        data = [
-            EmbeddingObject(index=index, embedding=base64.b64encode(vector).decode() if as_text else floats(vector))
-            for index, vector in enumerate(result.vectors)
-        ]
-        usage = EmbeddingUsage(tokens, tokens)
-        await reply.whole(EmbeddingList(data=data, model=name, usage=usage, warnings=current_warnings()))
+
+        def written() -> bytes:
+            data = [
+                EmbeddingObject(
+                    index=index,
+                    embedding=msgspec.Raw(encode(base64.b64encode(vector).decode() if as_text else floats(vector))),
+                )
+                for index, vector in enumerate(result.vectors)
+            ]
+            usage = EmbeddingUsage(tokens, tokens)
+            return encode(EmbeddingList(data=data, model=name, usage=usage, warnings=current_warnings()))
+
+        await reply.whole_json(await in_turn(client, written, size=sum(map(len, result.vectors))))
 
     return StreamingReply(work, stream=False, problem=_problem)
 
@@ -108,6 +120,7 @@ def inputs(sent: Any) -> Iterator[str | tuple[int, ...]]:  # noqa: ANN401 - as i
         raise UsageError(f"has {len(listed)} texts.", field="input", hint=f"send 1 to {MOST_INPUTS:,}.")
     normalize.check(sent, "input")
     for index, text in enumerate(listed):
+        text = _text_in(text)  # noqa: PLW2901 - the same in another form
         if isinstance(text, str):
             yield normalize.repaired(text)
         elif isinstance(text, list) and text and all(type(token) is int for token in text):
@@ -116,6 +129,20 @@ def inputs(sent: Any) -> Iterator[str | tuple[int, ...]]:  # noqa: ANN401 - as i
             field = f"input[{index}]" if isinstance(sent, list) else "input"
             hint = "send a text, a list of texts, or of token ids."
             raise UsageError("is neither text nor a list of token ids.", field=field, hint=hint)
+
+
+def _text_in(value: object) -> object:
+    """Return the text of an object, as llama.cpp's server takes it: `prompt_string`, or `content` of parts of text."""
+    if not isinstance(value, dict):
+        return value
+    parts = value.get("content")
+    if (
+        isinstance(parts, list)
+        and parts
+        and all(isinstance(part, dict) and part.get("type") == "text" for part in parts)
+    ):
+        return "".join(str(part.get("text", "")) for part in parts)
+    return value.get("prompt_string", value)
 
 
 def floats(vector: bytes) -> list[float]:

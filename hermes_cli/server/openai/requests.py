@@ -7,9 +7,18 @@ taken as they are: prompting checks them.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    WithJsonSchema,
+)
 
 from hermes_cli.engine.request import MAX_STOP_CHARACTERS, MAX_STOPS, PARAMETERS
 
@@ -18,8 +27,11 @@ MOST_MESSAGES = 10_000
 MOST_PROMPTS = 64  # in one request for completions
 MOST_TEXTS = 128  # of all its prompts together
 MOST_STATED_STOPS = MAX_STOPS // 2  # the prompt format has some, too
+MOST_BIAS = 100  # either way, as OpenAI
+MOST_TOOLS = 10_000  # on offer in one request
 MOST_TOP_LOGPROBS = 20  # as OpenAI
 MOST_METADATA = 16  # pairs, as OpenAI has it; so are the lengths of their texts
+_LONGEST_NUMBER = 40  # characters
 _TEXT = {"type": "string"}
 _OBJECT = {"type": "object"}
 _STOP = {**_TEXT, "maxLength": MAX_STOP_CHARACTERS}
@@ -42,23 +54,33 @@ def messages_schema(roles: list[str], parts: list[str], *required: str) -> WithJ
 
 
 def _number(value: object) -> object:
-    """Refuse what pydantic would convert to a number."""
+    """Take the text of a number, as vLLM does; refuse what else pydantic would convert to one."""
+    if isinstance(value, str) and len(value) <= _LONGEST_NUMBER and re.fullmatch(r"\s*-?[0-9.]+(e-?[0-9]+)?\s*", value):
+        return value.strip()
     if isinstance(value, bool | str | bytes):
         raise ValueError("must be a number")  # noqa: TRY004 - what pydantic takes for "this is wrong"
     return value
 
 
 def _texts(value: object) -> object:
-    """Make a list of one text, and leave empty texts out."""
+    """Make a list of one text, and leave empty texts and nulls out."""
     listed = [value] if isinstance(value, str) else value
-    return [text for text in listed if text != ""] if isinstance(listed, list) else value
+    return [text for text in listed if text not in ("", None)] if isinstance(listed, list) else value
 
 
 def _pairs(value: object) -> object:
     """Make an object of the pairs that llama.cpp's server takes, in which `false` forbids a token."""
     if not isinstance(value, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in value):  # noqa: PLR2004 - a pair
+        return _first_wrong(value)
+    return _first_wrong({str(token): -100 if bias is False else bias for token, bias in value})
+
+
+def _first_wrong(value: object) -> object:
+    """Return an object whose values are numbers; of others the first one that is none: each would be an error."""
+    if not isinstance(value, dict):
         return value
-    return {str(token): -100 if bias is False else bias for token, bias in value}
+    wrong = [key for key, item in value.items() if type(item) not in (int, float) or abs(item) > MOST_BIAS]
+    return {wrong[0]: value[wrong[0]]} if wrong else value
 
 
 def _kinds(described: str, *kinds: type) -> AfterValidator:
@@ -82,14 +104,16 @@ def range_schema(name: str) -> WithJsonSchema:
 Flag = Annotated[bool, Field(strict=True)]
 Whole = Annotated[int, BeforeValidator(_number)]
 Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
+Bias = Annotated[Number, Field(ge=-MOST_BIAS, le=MOST_BIAS)]
 Text = Annotated[str, Field(strict=True)]
 Texts = Annotated[
     list[Annotated[str, Field(strict=True, max_length=MAX_STOP_CHARACTERS)]],
+    Field(fail_fast=True, max_length=MOST_STATED_STOPS),
     BeforeValidator(_texts),
-    Field(max_length=MOST_STATED_STOPS),
     WithJsonSchema({"anyOf": [_STOP, {"type": "array", "items": _STOP, "maxItems": MOST_STATED_STOPS}]}),
 ]
 MessageList = Annotated[list[Any], Field(min_length=1, max_length=MOST_MESSAGES)]
+ToolList = Annotated[list[Any], Field(max_length=MOST_TOOLS)]
 Object = Annotated[dict[str, Any], WithJsonSchema(_OBJECT)]
 ObjectOrText = Annotated[Any, _kinds("an object, or its JSON", dict, str), WithJsonSchema({"anyOf": [_OBJECT, _TEXT]})]
 FlagOrText = Annotated[
@@ -154,7 +178,7 @@ class SharedFields(OpenAIFields):
         None, description="The most to generate; -1 is as many as there is room for, and more than that is no error."
     )
     n_predict: Annotated[Whole, Field(ge=-1)] | None = Field(None, description="Another name of `max_tokens`.")
-    logit_bias: Annotated[dict[str, Annotated[Number, Field(ge=-100, le=100)]] | None, BeforeValidator(_pairs)] = Field(
+    logit_bias: Annotated[dict[str, Bias] | None, BeforeValidator(_pairs)] = Field(
         None, description="By token id, what is added to its logit; -100 forbids it."
     )
     typical_p: Annotated[Number, range_schema("typical_p")] | None = None
@@ -172,6 +196,9 @@ class SharedFields(OpenAIFields):
     mirostat: Annotated[Whole, range_schema("mirostat")] | None = None
     mirostat_tau: Annotated[Number, range_schema("mirostat_tau")] | None = None
     mirostat_eta: Annotated[Number, range_schema("mirostat_eta")] | None = None
+    samplers: Any = Field(
+        None, description="As llama.cpp's server takes it: those that are left out do nothing; the order is its own."
+    )
     ignore_eos: Flag | None = Field(None, description="No token ends the answer.")
     min_tokens: Whole | None = Field(None, description="Only together with `ignore_eos`.")
     response_format: Object | None = Field(None, description="text, json_object, or json_schema.")
@@ -181,7 +208,7 @@ class SharedFields(OpenAIFields):
     ebnf: Text | None = Field(None, description="As SGLang takes it: GBNF, or Lark.")
     guided_json: ObjectOrText = Field(None, description="As vLLM takes it: a JSON schema.")
     guided_regex: Text | None = None
-    guided_choice: list[Text] | None = None
+    guided_choice: Annotated[list[Text], Field(fail_fast=True)] | None = None
     guided_grammar: Text | None = Field(None, description="GBNF, or Lark.")
     structured_outputs: Object | None = Field(None, description="As vLLM takes it: json, regex, choice or grammar.")
 
@@ -193,10 +220,10 @@ class ChatRequest(SharedFields):
     max_completion_tokens: Annotated[Whole, Field(ge=-1)] | None = Field(
         None, description="As `max_tokens`, and counts before it."
     )
-    tools: list[Any] | None = Field(None, description="Functions on offer.")
+    tools: ToolList | None = Field(None, description="Functions on offer.")
     tool_choice: Any = Field(None, description="`auto`, `none`, `required`, a function, or `allowed_tools`.")
     parallel_tool_calls: Flag | None = None
-    functions: list[Any] | None = Field(None, description="The older form of `tools`; a reply has a `function_call`.")
+    functions: ToolList | None = Field(None, description="The older form of `tools`; a reply has a `function_call`.")
     function_call: Any = Field(None, description="With `functions`: `auto`, `none`, or a function.")
     logprobs: Flag | None = None
     top_logprobs: Annotated[Whole, Field(ge=0, le=MOST_TOP_LOGPROBS)] | None = None
@@ -242,7 +269,7 @@ class ResponseRequest(OpenAIFields):
     instructions: Text | None = Field(None, description="A system prompt; those of earlier responses are not kept.")
     previous_response_id: Text | None = Field(None, description="Of a stored response that this one goes on from.")
     store: Flag | None = Field(None, description="Keep the response in memory for a while; true by default.")
-    tools: list[Any] | None = Field(None, description="Functions on offer.")
+    tools: ToolList | None = Field(None, description="Functions on offer.")
     tool_choice: Any = Field(None, description="`auto`, `none`, `required`, a function, or `allowed_tools`.")
     parallel_tool_calls: Flag | None = None
     text: Object | None = Field(None, description="`format`: text, json_object or json_schema.")
@@ -278,7 +305,6 @@ REFUSED: dict[str, tuple[object, ...]] = {
     "no_stop_trim": (False,),
     "prompt_logprobs": (0,),
     "reasoning_format": ("auto", "deepseek"),
-    "samplers": ([],),
     "smoothing_factor": (0,),
     "stop_regex": ("", []),
     "stop_token_ids": ([],),

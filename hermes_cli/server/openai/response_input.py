@@ -57,6 +57,8 @@ class ResponseMessages(ChatMessages):
         self._tools = tools
         self.paths["messages"] = "input"
         self._turn: dict[str, Any] | None = None  # of the model, while items are added to it
+        self._thoughts: list[str] = []  # of this turn
+        self._texts: list[str] = []  # the same
         self._last: object = None  # type of the item before
         if instructions is not None:
             self.append({"role": "system", "content": instructions}, "instructions")
@@ -67,8 +69,8 @@ class ResponseMessages(ChatMessages):
         if kind == "message":
             self._add_message(item, path)
         elif kind == "reasoning":
-            thought, turn = _reasoning_text(item), self._model_turn(path)
-            turn["reasoning_content"] = "\n\n".join(filter(None, (turn.get("reasoning_content"), thought)))
+            self._model_turn(path)
+            self._thoughts.append(_reasoning_text(item))
         elif not isinstance(kind, str):
             raise UsageError("has no type, which is not supported.", field=path, hint=_KINDS)
         elif kind in _CALLS:
@@ -78,32 +80,31 @@ class ResponseMessages(ChatMessages):
             self.paths[f"{self.here}.tool_calls[{len(calls)}]"] = path
             calls.append({"id": _call_id(item), "type": "function", "function": function})
         elif kind in _OUTPUTS:
-            self._turn = None
+            self.finish()
             call_path = f"{path}.call_id"
             if not isinstance(_call_id(item), str):
                 raise UsageError("must be a text.", field=call_path, hint="say which call this is the output of.")
             message = {"role": "tool", "tool_call_id": _call_id(item), "content": item.get("output")}
             self.append(message, path, tool_call_id=call_path, content=f"{path}.output")
         elif (line := part_text(item)) != f"[{kind}]":  # of a tool that another server ran
-            turn = self._model_turn(path)
-            content = turn.get("content")
-            turn["content"] = f"{content}\n{line}" if isinstance(content, str) else line
+            self._model_turn(path)
+            self._texts.append(f"\n{line}" if self._texts else line)
         self._last = kind
 
     def _add_message(self, item: Item, path: str) -> None:
         if item.get("role") != "assistant":
-            self._turn = None
+            self.finish()
             self.append({"role": item.get("role"), "content": item.get("content")}, path)
             return
         content = _joined(item.get("content"))
         turn = self._model_turn(path)
-        before = turn.get("content")
-        if self._last == "message" and before is not None:  # two messages in a row are two turns
-            self._turn = None
+        if self._last == "message" and (self._texts or turn["content"] is not None):  # two in a row are two turns
+            self.finish()
             turn = self._model_turn(path)
-        elif isinstance(before, str) and isinstance(content, str):
-            content = before + content
-        turn["content"] = content
+        if isinstance(content, str):
+            self._texts.append(content)
+        else:
+            turn["content"], self._texts = content, []
         self.paths[f"{self.here}.content"] = f"{path}.content"
 
     def _model_turn(self, path: str) -> dict[str, Any]:
@@ -112,6 +113,14 @@ class ResponseMessages(ChatMessages):
             self._turn = {"role": "assistant", "content": None}
             self.append(self._turn, path)
         return self._turn
+
+    def finish(self) -> None:
+        """End the turn of the model, if there is one."""
+        if self._turn and self._texts:
+            self._turn["content"] = "".join(self._texts)
+        if self._turn and self._thoughts:
+            self._turn["reasoning_content"] = "\n\n".join(filter(None, self._thoughts))
+        self._turn, self._texts, self._thoughts = None, [], []
 
 
 def _joined(content: object) -> object:

@@ -7,7 +7,7 @@ left out, since clients like Codex always offer them; they are refused where `to
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,13 +40,22 @@ class ResponseTools:
         notes: sentences about what is left out, or told to the model only.
     """
 
-    def __init__(self, tools: Sequence[Any]) -> None:
+    def __init__(self, tools: Sequence[Any], items: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Read the tools of a request, and those that items of its input bring, as Codex sends some."""
         self.functions: list[Any] = []
         self.paths: dict[str, str] = {}
         self.notes: list[str] = []
         self._known: dict[str, ClientTool] = {}  # by the name that the model reads
+        self._offered: dict[tuple[object, object], str] = {}  # the same by the client's name and namespace
         self._left_out: set[str] = set()  # types
-        listed = list(_flat(tools))
+        listed = list(_flat("tools", tools))
+        for index, item in enumerate(items):
+            if (
+                isinstance(item, dict)
+                and item.get("type") == "additional_tools"
+                and isinstance(item.get("tools"), list)
+            ):
+                listed += _flat(f"input[{index}].tools", item["tools"])
         count = Counter(str(tool.get("name")) for _, tool, _ in listed if isinstance(tool, dict))
         for path, tool, namespace in listed:
             function = self._function(tool, path)
@@ -57,6 +66,7 @@ class ResponseTools:
                 kind = tool["type"] if tool.get("type") in ("custom", LOCAL_SHELL) else "function"
                 offered = f"{namespace}.{name}" if namespace and count[name] > 1 else name
                 self._known[offered] = ClientTool(kind, name, namespace)
+                self._offered.setdefault((name, namespace), offered)
                 function = {**function, "name": offered}
             self.paths[f"tools[{len(self.functions)}]"] = path
             self.functions.append(function)
@@ -67,8 +77,7 @@ class ResponseTools:
 
     def name_of(self, name: object, namespace: object = None) -> object:
         """Return the name by which the model knows a tool of the client."""
-        known = (key for key, tool in self._known.items() if (tool.name, tool.namespace) == (name, namespace))
-        return next(known, name)
+        return self._offered.get((name, namespace), name) if isinstance(name, str) else name
 
     def choice(self, choice: Any) -> Any:  # noqa: ANN401 - as it was sent
         """Return `tool_choice` for the functions; raise UsageError if it insists on a tool that is left out."""
@@ -112,10 +121,10 @@ class ResponseTools:
         return _text_function(tool.get("name"), description, INPUT)
 
 
-def _flat(tools: Sequence[Any]) -> Iterator[tuple[str, Any, str | None]]:
+def _flat(where: str, tools: Sequence[Any]) -> Iterator[tuple[str, Any, str | None]]:
     """Yield all tools, those of a namespace one by one, with their path and the name of their namespace."""
     for index, tool in enumerate(tools):
-        path = f"tools[{index}]"
+        path = f"{where}[{index}]"
         if isinstance(tool, dict) and tool.get("type") == "namespace" and isinstance(tool.get("tools"), list):
             for number, inner in enumerate(tool["tools"]):
                 yield f"{path}.tools[{number}]", inner, str(tool.get("name") or "")

@@ -18,6 +18,7 @@ from starlette.responses import Response
 
 from hermes_cli.errors import UsageError
 from hermes_cli.generation import Done
+from hermes_cli.server import json_body
 from hermes_cli.server.choice_stream import stream_turn
 from hermes_cli.server.errors import RefusedError
 from hermes_cli.server.openai.chat import count_input
@@ -28,9 +29,10 @@ from hermes_cli.server.openai.response_stream import DeletedResponse, ResponseOb
 from hermes_cli.server.openai.response_tools import ResponseTools
 from hermes_cli.server.parsed_request import FieldNames, ParsedRequest, check_fields, parse_chat
 from hermes_cli.server.pool import Pool
-from hermes_cli.server.request_stats import current_warnings, warn
+from hermes_cli.server.request_stats import CURRENT, MOST_WARNINGS, aside, current_warnings, warn
 from hermes_cli.server.routing import ApiRoute
 from hermes_cli.server.streaming_reply import StreamingReply, encode, json_reply
+from hermes_cli.threads import in_turn
 
 EVENTS = (
     "Events as OpenAI documents them, `response.created` first and `response.completed`, `response.incomplete` or "
@@ -115,7 +117,9 @@ async def list_input_items(request: Request, query: InputItemsQuery) -> Response
     Those of the responses that it goes on from are among them; the latest come first unless `order` is `asc`.
     """
     name = request.path_params["response_id"]
-    items = request.app.state.responses.input_items(request.state.client, name)
+    store: ResponseStore = request.app.state.responses
+    client, size = request.state.client, store.size(request.state.client, name)
+    items = await in_turn(client, lambda: store.input_items(client, name), size=size)
     if items is None:
         raise _unknown(name, 404, "response_id", "response_not_found")
     items = items if query.order == "asc" else items[::-1]
@@ -147,7 +151,11 @@ async def _parse(request: Request, body: ResponseRequest) -> ResponseParts:
     """Parse a request that may go on from a stored response."""
     store: ResponseStore = request.app.state.responses
     client, previous = request.state.client, body.previous_response_id
-    earlier = store.items(client, previous) if previous else []
+    earlier: list[Item] | None = []
+    if previous:
+        if stats := CURRENT.get():
+            stats.size += store.size(client, previous)
+        earlier = await aside(client, lambda: store.items(client, previous))
     if earlier is None:
         raise _unknown(previous or "", 400, "previous_response_id", "previous_response_not_found")
     return await parse_response(body, client, earlier, lambda name: store.item(client, name))
@@ -160,17 +168,22 @@ async def parse_response(
 
     `find` returns an item by its id, for those that are only referred to.
     """
-    check_fields(body, REFUSED, _JSON)
-    new = input_items(body.input, find)
-    tools = ResponseTools(body.tools or ())
-    warn(*tools.notes)
-    conversation = ResponseMessages(body.instructions, tools)
-    for item in earlier:
-        conversation.add(item, "previous_response_id")
-    for index, item in enumerate(new):
-        conversation.add(item, f"input[{index}]")
-    fields = FieldNames({**_NAMES, **conversation.paths, **tools.paths}, "OpenAI's Responses")
-    chat = _chat_request(body, conversation.messages, tools)
+
+    def translate() -> tuple[ChatRequest, FieldNames, list[Item], ResponseTools]:
+        check_fields(body, REFUSED, _JSON)
+        new = input_items(body.input, find)
+        tools = ResponseTools(body.tools or (), new)
+        warn(*tools.notes[:MOST_WARNINGS])
+        conversation = ResponseMessages(body.instructions, tools)
+        for item in earlier:
+            conversation.add(item, "previous_response_id")
+        for index, item in enumerate(new):
+            conversation.add(item, f"input[{index}]")
+        conversation.finish()
+        fields = FieldNames({**_NAMES, **conversation.paths, **tools.paths}, "OpenAI's Responses")
+        return _chat_request(body, conversation.messages, tools), fields, new, tools
+
+    chat, fields, new, tools = await aside(client, translate)
     return ResponseParts(await parse_chat(chat, client, fields), [*earlier, *new], tools)
 
 
@@ -226,7 +239,9 @@ async def _generate(
                 data = response.take(delta)
                 if isinstance(delta, Done) and response.response.store:
                     output = [msgspec.to_builtins(item) for item in response.response.output]
-                    store.put(turn.client, response.response.id, encode(response.response), items, output)
+                    kept = encode(response.response)
+                    put = partial(store.put, turn.client, response.response.id, kept, items, output)
+                    await aside(turn.client, put)
                 if reply.stream:
                     await reply.write(data)
     if not reply.stream:
@@ -278,12 +293,13 @@ class _StoredResponse:
     client: str
     response: bytes
     items: bytes  # the whole conversation, the answer at the end
-    names: frozenset[str]  # of its own items
+    output: bytes  # the answer's own items
+    names: tuple[str, ...]  # of those
     until: float
 
     @property
     def size(self) -> int:
-        return len(self.response) + len(self.items)
+        return len(self.response) + len(self.items) + len(self.output)
 
 
 class ResponseStore:
@@ -302,6 +318,7 @@ class ResponseStore:
         """Make an empty store; a response that is longer than `most_bytes` is not kept at all."""
         self._most, self._most_bytes, self._seconds, self._clock = most, most_bytes, seconds, clock
         self._kept: dict[str, _StoredResponse] = {}
+        self._items: dict[tuple[str, str], _StoredResponse] = {}  # by client and name of an item
         self._bytes = 0
 
     def __len__(self) -> int:
@@ -310,12 +327,22 @@ class ResponseStore:
 
     def put(self, client: str, name: str, response: bytes, before: Sequence[Any], output: Sequence[Any]) -> None:
         """Keep a response as it was sent, with the items of the conversation before it and its own."""
-        items = json.dumps([*before, *output]).encode()  # plain ASCII: clients send halves of surrogate pairs, too
-        names = frozenset(str(item["id"]) for item in output)
-        kept = _StoredResponse(client, response, items, names, self._clock() + self._seconds)
+        # One by one: large ones keep the interpreter busy. Plain ASCII: clients send halves of surrogate pairs, too.
+        own = [json.dumps(item) for item in output]
+        items = f"[{','.join([*map(json.dumps, before), *own])}]".encode()
+        names = tuple(str(item["id"]) for item in output)
+        kept = _StoredResponse(
+            client, response, items, f"[{','.join(own)}]".encode(), names, self._clock() + self._seconds
+        )
         self._kept[name] = kept
+        self._items |= {(client, item): kept for item in names}
         self._bytes += kept.size
         self._forget()
+
+    def size(self, client: str, name: str) -> int:
+        """Return the bytes of a conversation up to the end of a response; 0 if it is not kept."""
+        kept = self._find(client, name)
+        return len(kept.items) if kept else 0
 
     def response(self, client: str, name: str) -> bytes | None:
         """Return a response as it was sent; None if it is not kept."""
@@ -327,31 +354,30 @@ class ResponseStore:
         kept = self._find(client, name)
         if kept is None:
             return None
-        items: list[dict[str, Any]] = json.loads(kept.items)
+        items: list[dict[str, Any]] = json_body.read(kept.items)
         return items
 
     def input_items(self, client: str, name: str) -> list[dict[str, Any]] | None:
         """Return the conversation before a response, each item with an id and a type; None if it is not kept."""
-        items, response = self.items(client, name), self.response(client, name)
-        if items is None or response is None:
+        items, kept = self.items(client, name), self._find(client, name)
+        if items is None or kept is None:
             return None
-        before = items[: len(items) - len(json.loads(response)["output"])]
+        before = items[: len(items) - len(kept.names)]
         return [{"id": f"item_{index}", "type": "message", **item} for index, item in enumerate(before)]
 
     def item(self, client: str, name: str) -> dict[str, Any] | None:
         """Return an item of a response by its own id; None if it is not kept."""
         self._forget()
-        for kept in reversed(self._kept.values()):
-            if kept.client == client and name in kept.names:
-                output: list[dict[str, Any]] = json.loads(kept.response)["output"]
-                return next(item for item in output if item["id"] == name)
-        return None
+        if (kept := self._items.get((client, name))) is None:
+            return None
+        output: list[dict[str, Any]] = json.loads(kept.output)
+        return next(item for item in output if item["id"] == name)
 
     def drop(self, client: str, name: str) -> bool:
         """Delete a response; return whether it was there."""
         if self._find(client, name) is None:
             return False
-        self._bytes -= self._kept.pop(name).size
+        self._drop(name)
         return True
 
     def _find(self, client: str, name: str) -> _StoredResponse | None:
@@ -366,7 +392,14 @@ class ResponseStore:
             enough = len(self._kept) <= self._most and self._bytes <= self._most_bytes
             if enough and self._kept[oldest].until > now:
                 return
-            self._bytes -= self._kept.pop(oldest).size
+            self._drop(oldest)
+
+    def _drop(self, name: str) -> None:
+        kept = self._kept.pop(name)
+        self._bytes -= kept.size
+        for item in kept.names:
+            if self._items.get((kept.client, item)) is kept:
+                del self._items[kept.client, item]
 
 
 ITEM_LIST = {"application/json": {"schema": {"type": "object", "required": ["object", "data", "has_more"]}}}

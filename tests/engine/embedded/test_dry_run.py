@@ -30,12 +30,13 @@ from hermes_cli.engine.embedded.engine import EmbeddedEngine
 from hermes_cli.engine.embedded.fit_check import FitCheck, check_fit
 from hermes_cli.engine.embedded.llama import LlamaContext, LlamaModel
 from hermes_cli.errors import DoesNotFitError, EngineError, HermesError, IntegrityError, UsageError
+from hermes_cli.gguf.types import KvType
 from hermes_cli.hardware.advice import advice_at
 from hermes_cli.hardware.machine import Device, Machine
 from hermes_cli.hardware.probe import probe
 from hermes_cli.planning.fitted_plan import FittedPlan
 from hermes_cli.planning.load_plan import LoadOverrides
-from hermes_cli.planning.memory import ContextSettings, KvType, on_cpu, weights
+from hermes_cli.planning.memory import ContextSettings, on_cpu, weights
 from hermes_cli.planning.placement import OVERHEAD, reserved_bytes
 
 MODELS = {model.short: model for model in shipped_catalogue().models}

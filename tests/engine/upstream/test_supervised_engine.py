@@ -112,6 +112,7 @@ def test_a_request_ends_with_the_cause_and_the_next_one_works(
             with pytest.raises(EngineDiedError) as caught:
                 await ask(started, prompt)
             assert said in caught.value.message
+            started.limits = Limits()  # on a busy machine an answer takes its time
             assert await ask(started, "hi")
             assert not any(map(alive, before))
             assert (await started.stats()).restarts == 1

@@ -7,7 +7,7 @@ import json
 from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import pytest
 from conftest import HANG
@@ -204,12 +204,20 @@ def test_what_is_no_engine_is_said_to_be_none(
     assert said in f"{caught.value.message} {caught.value.hint}"
 
 
-def test_a_grammar_goes_to_a_server_that_takes_one_as_lark(server: Endpoint) -> None:
+@pytest.mark.parametrize("unknown", ["nothing", "json_allowed_escapes"])
+def test_a_grammar_goes_to_a_server_that_takes_one_as_lark(server: Endpoint, unknown: str) -> None:
+    """An older llguidance answers without the grammar, and is asked without what it does not know."""
+
+    class Completion:
+        def __iter__(self) -> Iterator[bytes]:
+            held = unknown not in server.last.get("grammar", "")
+            made = '%llguidance {}\nstart: %json {"const": "a"}'  # of a schema
+            yield json.dumps({"generation_settings": {"grammar": made}, "content": '"qz"' if held else "What"}).encode()
+
     async def use(grammar: str) -> None:
         engine = UpstreamEngine(read_engine_url(server.url))
         try:
-            made = '%llguidance {}\nstart: %json {"const": "a"}'  # of a schema
-            server.routes["/completion"] = of_json({"generation_settings": {"grammar": made}})
+            server.routes["/completion"] = Reply(cast("list[bytes]", Completion()), kind="application/json")
             assert (await engine.load()).grammars
             server.routes["/completion"] = stream(PIECE, LAST)
             async with aclosing(engine.generate(GenerationRequest((1,), grammar=grammar))) as events:
@@ -217,11 +225,27 @@ def test_a_grammar_goes_to_a_server_that_takes_one_as_lark(server: Endpoint) -> 
         finally:
             await engine.close()
 
-    one = {"name": "turn", "lark_grammar": 'start: "a"'}
+    option = ', "json_allowed_escapes": "nrbtf\\\\\\""'
+    rules = 'start: %json {"x-guidance": {"a": 1OPTION}}'
+    one = {"name": "turn", "lark_grammar": rules.replace("OPTION", option)}
     run(use(json.dumps({"grammars": [one]})))
-    assert server.last["grammar"] == '%llguidance {}\nstart: "a"'
+    kept = option if unknown == "nothing" else ""
+    assert server.last["grammar"] == "%llguidance {}\n" + rules.replace("OPTION", kept)
     with pytest.raises(UsageError, match="a grammar of this kind: llama-server has nothing like it"):
         run(use(json.dumps({"grammars": [one, {"name": "other", "lark_grammar": 'start: "b"'}]})))
+
+
+def test_a_server_that_does_not_keep_to_a_grammar_takes_none(server: Endpoint) -> None:
+    async def use() -> bool:
+        engine = UpstreamEngine(read_engine_url(server.url))
+        try:
+            made = '%llguidance {}\nstart: %json {"const": "a"}'
+            server.routes["/completion"] = of_json({"generation_settings": {"grammar": made}, "content": "What"})
+            return (await engine.load()).grammars
+        finally:
+            await engine.close()
+
+    assert not run(use())
 
 
 @dataclass
