@@ -31,7 +31,7 @@ class Response:
 
     status: int
     content_type: str
-    connection: Connection
+    connection: StreamConnection
     chunked: bool
     rest: bytes  # of the body, read with the headers
 

@@ -15,7 +15,7 @@ from urllib.request import getproxies, proxy_bypass
 
 import msgspec
 
-from hermes_cli.engine.upstream.event_stream import BrokenStreamError, Connection, Response
+from hermes_cli.engine.upstream.event_stream import BrokenStreamError, Response, StreamConnection
 from hermes_cli.errors import ContextFullError, EngineError, HermesError, NetworkError, QueueFullError, UsageError
 from hermes_cli.platforms import is_loopback
 
@@ -218,7 +218,9 @@ class UpstreamClient:
     async def _direct(self, path: str, body: Mapping[str, Any], silence: float) -> AsyncIterator[Response]:
         """Post a body over a connection of its own: a tenth of the library's time."""
         try:
-            connection = await Connection.open(self.address.url, self.address.socket, connect=CONNECT, silence=silence)
+            connection = await StreamConnection.open(
+                self.address.url, self.address.socket, connect=CONNECT, silence=silence
+            )
         except (OSError, TimeoutError) as error:
             raise self._unreachable(error) from None
         try:

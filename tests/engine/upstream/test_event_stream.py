@@ -8,7 +8,7 @@ from contextlib import aclosing, suppress
 import pytest
 from conftest import HANG
 
-from hermes_cli.engine.upstream.event_stream import BrokenStreamError, Connection
+from hermes_cli.engine.upstream.event_stream import BrokenStreamError, StreamConnection
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -32,7 +32,7 @@ async def events(answer: bytes, cut: int) -> list[bytes]:
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    connection = await Connection.open(f"http://127.0.0.1:{port}", "", connect=HANG, silence=HANG)
+    connection = await StreamConnection.open(f"http://127.0.0.1:{port}", "", connect=HANG, silence=HANG)
     try:
         response = await connection.post("/x", {"Host": "x"}, b"{}")
         assert response.status == 200
