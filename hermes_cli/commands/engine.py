@@ -158,7 +158,8 @@ def _confirm_size(requirement: str, console: Console) -> None:
     answer = console.confirm(f"{requirement} has several GB with what it needs. Install it?", default=True)
     if answer is None:
         raise UsageError(
-            f"{requirement} has several GB with what it needs, and nobody can be asked.", hint="say it is meant: --yes"
+            f"{requirement} has several GB with what it needs, and there is no terminal to ask on.",
+            hint="to go ahead without the question, add --yes",
         )
     if not answer:
         console.note("nothing was installed")

@@ -82,7 +82,7 @@ def model_request(entry: ModelEntry, least_context: int = 0) -> ModelRequest:
     choice = engine_choice(entry.engine, entry.engine_command, entry.engine_args or (), entry.rpc)
     if entry.engine and entry.engine_url:
         raise UsageError(
-            "--engine and --engine-url exclude each other.",
+            "--engine and --engine-url cannot be used together.",
             hint="--engine starts an engine; --engine-url is for one that you run yourself.",
         )
     return ModelRequest(

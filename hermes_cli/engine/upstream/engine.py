@@ -310,7 +310,7 @@ def _within_budget(chunk: Chunk, tracker: ReasoningTracker) -> Chunk:
 def _check_tokens(tokens: Sequence[int], info: ModelInfo) -> None:
     if wrong := next((token for token in tokens if not 0 <= token < info.vocabulary), None):
         raise UsageError(
-            f"{wrong} is no token; this model's go from 0 to {info.vocabulary - 1:,}.",
+            f"{wrong} is not a token; this model's go from 0 to {info.vocabulary - 1:,}.",
             hint="take tokens of this model.",
         )
 

@@ -62,15 +62,15 @@ def read_engine_url(text: str) -> EngineAddress:
         valid = (
             scheme != "unix" and bool(parts.hostname) and parts.port != 0 and not re.search(r"[\s\\%]", parts.netloc)
         )
-    except ValueError:  # a port that is no number
-        raise UsageError(f"--engine-url {text!r} is no address.", hint=_EXAMPLE) from None
+    except ValueError:  # a port that is not a number
+        raise UsageError(f"--engine-url {text!r} is not an address.", hint=_EXAMPLE) from None
     if parts.username is not None:
         raise UsageError(
             "--engine-url: an address with a name or key in it can be read by others on this machine.",
             hint=f"leave it out and put the key into the environment: export {KEY_VARIABLE}=…",
         )
     if not valid or parts.scheme not in _SCHEMES or parts.query or parts.fragment:
-        raise UsageError(f"--engine-url {text!r} is no address.", hint=_EXAMPLE)
+        raise UsageError(f"--engine-url {text!r} is not an address.", hint=_EXAMPLE)
     path = re.sub(r"/v1$", "", parts.path.rstrip("/"))
     return EngineAddress(f"{parts.scheme}://{parts.netloc}{path}")
 
@@ -303,7 +303,7 @@ class UpstreamClient:
         return value if isinstance(value, dict) else {"data": value}
 
     def _no_engine(self) -> NetworkError:
-        return NetworkError(f"what answers at {self.address} is no engine that hermes knows.", hint=_EXAMPLE)
+        return NetworkError(f"what answers at {self.address} is not an engine that hermes knows.", hint=_EXAMPLE)
 
 
 def _has_proxy(host: str) -> bool:
