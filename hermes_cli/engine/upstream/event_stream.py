@@ -73,7 +73,7 @@ class Response:
 
 
 @dataclass
-class Connection:
+class StreamConnection:
     """A connected socket, to be closed."""
 
     socket: socket.socket
@@ -81,7 +81,7 @@ class Connection:
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
 
     @classmethod
-    async def open(cls, url: str, path: str, *, connect: float, silence: float) -> Connection:
+    async def open(cls, url: str, path: str, *, connect: float, silence: float) -> StreamConnection:
         """Connect to the host of a URL, or to a socket file; raises OSError or TimeoutError."""
         loop = asyncio.get_running_loop()
         addresses: Sequence[tuple[int, int, int, str, Any]]
