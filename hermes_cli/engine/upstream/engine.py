@@ -38,6 +38,7 @@ SHARE_OF_END = 4  # the smallest budget of reasoning that is ended by a sentence
 ACTIVITY = {"vllm": ("/metrics", "vllm:"), "sglang": ("/metrics", "sglang:")}
 STALL_PAUSE, STALL_LOOKS = 12.0, 4  # seconds without an event between looks, and how many must be the same
 METRICS = 2.0  # seconds that an engine gets to tell its counters
+PAUSE, LONGEST_PAUSE = 0.0005, 0.032  # seconds between two reads of a stream: for each that runs, and at most
 # Control tokens of the vocabularies that Hermes models have, beside those that their templates write.
 SPECIAL_TEXTS = (
     *("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>"),
@@ -233,6 +234,7 @@ class UpstreamEngine:
     async def _open(self) -> tuple[Dialect, ModelInfo]:
         started = time.monotonic()
         self._client = self._client or UpstreamClient(self.address)
+        self._client.pause = lambda: min(len(self._running) * PAUSE, LONGEST_PAUSE)
         with self._errors():
             dialect = await dialect_of(self._client, self._tokenizer)
             try:
