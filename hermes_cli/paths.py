@@ -75,6 +75,21 @@ def models_dir() -> Path:
         return Path(os.path.expandvars(cache)).expanduser() if cache else hub_home() / "hub"
 
 
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only this user can read, in one step: it is never half written, and never open to others."""
+    import tempfile  # noqa: PLC0415 - 10 ms, for what is seldom written
+
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
+    try:
+        with open(descriptor, "w", encoding="utf-8") as file:  # noqa: PTH123 - a descriptor, not a path
+            file.write(text)
+        Path(partial).replace(path)
+    except BaseException:
+        Path(partial).unlink(missing_ok=True)
+        raise
+
+
 def is_dir(path: Path) -> bool:
     """Return whether a folder is there; one that may not be seen counts as none, which Path.is_dir raises for."""
     return os.path.isdir(path)  # noqa: PTH112 - see above

@@ -114,7 +114,8 @@ def hermes(tmp_path: Path) -> RunHermes:
     """Run `hermes ARGUMENTS` in an empty folder, with standard input at its end unless given."""
 
     def run(*arguments: str, stdin: str | bytes = "", env: dict[str, str] | None = None) -> Finished:
-        environment = {**clean_environment(), **(env or {})}
+        settings = {"HERMES_LLM_CONFIG_DIR": str(tmp_path / "config")}  # not those of who runs the tests
+        environment = {**clean_environment(), **settings, **(env or {})}
         with TemporaryFile() as given:
             given.write(stdin.encode() if isinstance(stdin, str) else stdin)
             given.seek(0)

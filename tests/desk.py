@@ -58,7 +58,8 @@ class Desk:
         self.model = model
         settings = ContextSettings(context, slots, micro_batch, k_type=k_type, v_type=v_type)
         self.context = LlamaContext(model, settings, threads=1)
-        prefixes = SavedPrefixes(saved, self.context, 1 << 30) if saved else None
+        owners = options.pop("owners", None)
+        self._saved = prefixes = SavedPrefixes(saved, self.context, 1 << 30, owners) if saved else None
         self.scheduler = Scheduler(model, self.context, self._take, slots=slots, draft=draft, saved=prefixes, **options)
         self.events: dict[int, list[Event | HermesError]] = defaultdict(list)
         self._last = 0
@@ -73,6 +74,8 @@ class Desk:
         request = GenerationRequest(given, **{"sampling": GREEDY, **asked})
         tokens = finish(prompt_tokens(self.model.vocabulary, request.prompt, context=1024))
         closing = closing_tokens(self.model.vocabulary, request.reasoning)
+        if self._saved:
+            self._saved.check(request.client, tokens)
         self.scheduler.submit(Job(self._last, request, tokens, matcher, closing))
         return self._last
 

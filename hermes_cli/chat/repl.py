@@ -107,7 +107,9 @@ def handle_line(context: ReplContext, line: str) -> None:
                 context.console.note(f"@{name} is sent as it stands; /file {name} sends the file")
             _ask(context, unescaped(line))
     except KeyboardInterrupt:
-        context.console.note("stopped")
+        if is_command(line):
+            context.console.note("stopped")
+        context.count_tokens()
     except EngineDiedError as error:
         context.console.error(error)
         context.console.note(

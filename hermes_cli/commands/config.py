@@ -33,12 +33,25 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Defaults and presets of chats, and settings of servers. Without a command: list them.",
 )
+
+
+def _keys(incomplete: str) -> list[str]:  # noqa: ARG001 - Typer passes it by this name
+    """Return what can be set, for completion: options of chats and of presets that are there, settings of servers."""
+    from hermes_cli.server.settings import ServerKeys
+
+    options = _options(_chat_context(), _EACH_TIME)
+    presets = [f"{PRESET_PREFIX}{name}.{option}" for name in preset_names("") for option in options]
+    servers = [f"{SERVE_PREFIX}{name}" for name in ServerKeys.__struct_fields__]
+    return [*_options(_chat_context(), _EACH_TIME | _PRESETS_ONLY), *presets, *servers]
+
+
 KeyArgument = Annotated[
     str,
     typer.Argument(
         metavar="KEY",
         help="An option of hermes chat (temperature), of a preset (presets.NAME.system), of hermes serve (serve.port).",
         show_default=False,
+        autocompletion=_keys,
     ),
 ]
 
@@ -87,7 +100,7 @@ def set_(
 def unset(console: Console, key: KeyArgument) -> None:
     """Take a value out, or a whole preset: presets.NAME."""
     _change(key, None)
-    console.note(f"{key} is not set any more")
+    console.note(f"{key} is no longer set")
     console.document({"key": key, "value": None})
 
 
@@ -108,7 +121,7 @@ def edit(
     except (OSError, subprocess.CalledProcessError) as error:
         raise HermesError(f"{editor} failed: {error}.", hint=f"set EDITOR, or change the file: {path}") from None
     _all_values()
-    console.note(f"{path} is as it should be")
+    console.note(f"{path} is valid")
 
 
 def apply_preset(ctx: typer.Context, name: str | None) -> str | None:
@@ -152,11 +165,7 @@ def preset_names(incomplete: str) -> list[str]:  # noqa: ARG001 - Typer passes i
 
 def _checked(values: Mapping[str, Any], ctx: typer.Context, excluded: frozenset[str]) -> dict[str, Any]:
     """Return values by the names of the command's parameters; UsageError for one that no option takes."""
-    parameters = {
-        max(parameter.opts, key=len).lstrip("-").replace("-", "_"): parameter
-        for parameter in ctx.command.params
-        if parameter.name not in excluded
-    }
+    parameters = _options(ctx, excluded)
     checked = {}
     for name, value in values.items():
         parameter = parameters.get(name.replace("-", "_"))
@@ -177,6 +186,15 @@ def _checked(values: Mapping[str, Any], ctx: typer.Context, excluded: frozenset[
             raise UsageError(f"{CHAT}: {name}: {reason}", hint="see hermes chat --help") from None
         checked[parameter.name] = listed
     return checked
+
+
+def _options(ctx: typer.Context, excluded: frozenset[str]) -> dict[str, Any]:
+    """Return the parameters of a command by the names of their options."""
+    return {
+        max(parameter.opts, key=len).lstrip("-").replace("-", "_"): parameter
+        for parameter in ctx.command.params
+        if parameter.name not in excluded
+    }
 
 
 def _all_values() -> dict[str, Any]:
@@ -218,7 +236,7 @@ def _change(key: str, text: str | None) -> None:
 
 
 def _place(key: str) -> tuple[str, list[str]]:
-    """Return the file of a key, and the path in its document. Raise UsageError if it is no key."""
+    """Return the file of a key, and the path in its document. Raise UsageError if it is not a key."""
     head, dot, rest = key.partition(".")
     if not dot:
         return CHAT, ["defaults", _normal(key)]
@@ -227,7 +245,7 @@ def _place(key: str) -> tuple[str, list[str]]:
     name, dot, option = rest.partition(".")
     if f"{head}." == PRESET_PREFIX and name and bool(option) == bool(dot) and "." not in option:
         return CHAT, ["presets", name, *([_normal(option)] if option else [])]
-    raise UsageError(f"{key} is no setting.", hint=f"for example: {EXAMPLES}")
+    raise UsageError(f"{key} is not a setting.", hint=f"for example: {EXAMPLES}")
 
 
 def _read(file: str) -> dict[str, Any]:

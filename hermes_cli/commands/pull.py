@@ -151,7 +151,7 @@ def _embeds(path: Path) -> bool:
     from hermes_cli.gguf.header import read_header
     from hermes_cli.gguf.shards import pooling_of
 
-    with suppress(HermesError, OSError):  # it is no GGUF file: whoever opens it says so
+    with suppress(HermesError, OSError):  # it is not a GGUF file: whoever opens it says so
         return pooling_of(read_header(path)) is not None
     return False
 
@@ -245,7 +245,7 @@ def _ask_hub(
             files |= dict.fromkeys(listed)
             for file in listed:
                 if not file.etag:
-                    console.warn(f"{endpoint()} states no hash of {file.path}, so its content cannot be checked")
+                    console.warn(f"{endpoint()} publishes no hash of {file.path}, so its content cannot be checked")
             targets.append(target)
         except NetworkError as error:
             model = find_complete(reference, quant, revision, catalogue, room_for_files(machine))
@@ -314,8 +314,8 @@ def _show_fit(target: PullTarget, machine: Machine, write: Callable[[str], None]
         return
     short = max(share.part.total - share.room for share in placement.shares)
     console.warn(
-        f"{target.name} does not fit this machine: {memory_size(short)} are missing "
-        f"for {settings.context:,} tokens of context (computed). What would: hermes recommend"
+        f"{target.name} does not fit this machine: {memory_size(short)} more memory is needed "
+        f"for {settings.context:,} tokens of context (computed). What fits: hermes recommend"
     )
 
 
@@ -323,7 +323,8 @@ def _confirm(size: str, console: Console) -> None:
     answer = console.confirm(f"Fetch {size}?", default=True)
     if answer is None:
         raise UsageError(
-            f"{size} would be fetched, and nobody can be asked.", hint="say that it is meant: hermes pull --yes"
+            f"{size} would be fetched, and there is no terminal to ask on.",
+            hint="to go ahead without the question: hermes pull --yes",
         )
     if not answer:
         console.note("nothing was fetched; another model: hermes pull NAME, all of them: hermes list")
@@ -373,7 +374,7 @@ def default_model(
     is to run the model, for hints; the name in `request` is not looked at.
 
     Raises:
-        NotFoundError: none fits, or none is installed and nobody can be asked.
+        NotFoundError: none fits, or none is installed and there is no terminal to ask on.
         typer.Exit: the answer was no, which is no error.
     """
     from hermes_cli.planning.recommend import recommendations

@@ -254,9 +254,7 @@ def _show_pick(pick: Recommendation, users: int, console: Console, *, alone: boo
         shared = f"{users} at once share that context, {share:,} tokens each: {each} each at best"
         console.prose(f"  {shared}", hanging="    ")
     if model.generation:
-        console.prose(
-            f"  quality {pick.quality.points:.1f} points; hermes recommend --explain tells how they come about"
-        )
+        console.prose(f"  quality {pick.quality.points:.1f} points; hermes recommend --explain explains them")
     gpus = gpus_used(pick)
     if alone and gpus > 1:
         console.note(f"  its {gpus} GPUs take turns in llama.cpp; vLLM's tensor parallelism uses them at once.")
@@ -302,7 +300,7 @@ def _show_shortfalls(pick: Recommendation, purpose: Purpose, console: Console) -
             case "wait":
                 reasons.append(f"{duration(has)} to the first token where {duration(needs)} are the most")
     if reasons:
-        console.warn(f"this machine is not for {PLURAL.get(purpose, purpose)}: {'; '.join(reasons)}.")
+        console.warn(f"this machine does not suit {PLURAL.get(purpose, purpose)}: {'; '.join(reasons)}.")
 
 
 def _next(pick: Recommendation) -> str:

@@ -207,7 +207,7 @@ def _show_banner(info: ServerInfo, console: Console) -> None:
         if served.model.note:
             console.note(f"    {served.model.note}")
     if key:
-        console.text(f"\n  key, made for this run and shown only now: {key}\n")
+        console.text(f"\n  key, made for this run: {key}\n")
         console.note("  your own: --api-key-file FILE")
     elif not settings.keys and not info.local:
         console.warn("  anybody who can reach this address may use it: --insecure")

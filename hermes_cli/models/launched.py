@@ -200,6 +200,6 @@ def _no_weights(reference: ModelReference, typed: str, engine: EngineName) -> Us
             hint="try it with --engine llama-server, or name a folder of safetensors.",
         )
     return UsageError(
-        f"{typed} is no model with weights for {TITLES[engine]} that is known.",
+        f"{typed} is not a model with weights for {TITLES[engine]} that is known.",
         hint=f"if it has safetensors: hermes pull {typed.partition(':')[0]}@{ANY_WEIGHTS}",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -87,14 +88,19 @@ class OwnedModel:
         return SupervisedEngine(self.command, tags=TAGS, texts=PROMPT_TAGS, report=report)
 
 
-def own(request: ModelRequest, catalogue: Catalogue) -> OwnedModel:
+def own(request: ModelRequest, catalogue: Catalogue, platform: str = sys.platform) -> OwnedModel:
     """Return the model of a request in the engine that it chooses, not started yet.
 
     Raises:
-        UsageError: there is no such engine, or it has no such setting.
+        UsageError: there is no such engine, it has no such setting, or the system has no way to watch it.
         NotFoundError: the program, or the model, is not here.
         DoesNotFitError: there is too little memory.
     """
+    if platform == "win32":  # no process groups, no sockets in files
+        raise UsageError(
+            "--engine: on Windows hermes starts no other engine.",
+            hint="start it yourself and attach to it: --engine-url http://127.0.0.1:8080; or use WSL.",
+        )
     choice = request.engine or EngineChoice("")
     engine = engine_named(choice.name)
     _check(request, choice, engine)

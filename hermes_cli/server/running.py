@@ -117,11 +117,7 @@ def recorded(address: str, models: tuple[str, ...], **more: Any) -> Iterator[Non
     pid = os.getpid()
     server = RunningServer(pid, start_of(pid), time.time(), address, models, **more)
     path = _folder() / f"{pid}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
-    private = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)  # it may hold a key
-    with os.fdopen(private, "w", encoding="utf-8") as file:
-        json.dump(asdict(server), file)
+    paths.write_private(path, json.dumps(asdict(server)))  # it may hold a key
     try:
         yield
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -25,13 +26,14 @@ from hermes_cli.models.planned import PlannedModel, ServableModel, fit_all, plan
 from hermes_cli.models.resolve import DRAFT_OFF, ModelRequest, resolve
 from hermes_cli.planning.load_plan import LoadOverrides
 from hermes_cli.planning.recommend import RecommendOptions, recommendations, smallest_variant
-from hermes_cli.server.settings import SLOTS, ModelEntry, ServerSettings
+from hermes_cli.server.settings import SLOTS, Key, ModelEntry, ServerSettings
 from hermes_cli.store.library import installed
 from hermes_cli.units import memory_size
 
 if TYPE_CHECKING:
     from hermes_cli.engine.protocol import Engine
 
+HASH_ROUNDS = 200_000  # 0.1 s for each key, with --prefix-cache only
 AGENT_CONTEXT = 65_536  # tokens; Hermes Agent refuses less than 64,000 (NEEDS["agent"]), and this is a common length
 
 
@@ -80,7 +82,7 @@ def model_request(entry: ModelEntry, least_context: int = 0) -> ModelRequest:
     choice = engine_choice(entry.engine, entry.engine_command, entry.engine_args or (), entry.rpc)
     if entry.engine and entry.engine_url:
         raise UsageError(
-            "--engine and --engine-url exclude each other.",
+            "--engine and --engine-url cannot be used together.",
             hint="--engine starts an engine; --engine-url is for one that you run yourself.",
         )
     return ModelRequest(
@@ -128,7 +130,9 @@ def plan_models(
         raise
     options = EngineOptions(constraints=True, max_queue=settings.max_queue)
     if prefix_bytes := _prefix_bytes(settings.prefix_cache):
-        options = replace(options, prefixes=paths.cache_dir() / "prefixes", prefix_bytes=prefix_bytes)
+        keys = {key.name: _stands_for(key) for key in settings.keys}
+        folder = paths.cache_dir() / "prefixes"
+        options = replace(options, prefixes=folder, prefix_bytes=prefix_bytes, prefix_owners=keys)
     local = iter(zip(models, plans, strict=True))
     served_models = tuple(
         hosted(entry)
@@ -156,6 +160,11 @@ def plan_models(
                     hint="give one of them another name in the file: models: [{model: …, name: …}]",
                 )
     return served_models
+
+
+def _stands_for(key: Key) -> str:
+    """Return a hash of a key that nobody finds the key by, even if somebody thought it up."""
+    return hashlib.pbkdf2_hmac("sha256", key.secret.encode(), b"hermes prefix cache", HASH_ROUNDS).hex()
 
 
 def _prefix_bytes(text: str | None) -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import html
-import os
 import socket
 import sys
 import webbrowser
@@ -67,12 +66,7 @@ class TokenFile:
         self._write()
 
     def _write(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        partial = self.path.with_suffix(f".{os.getpid()}.part")
-        descriptor = os.open(partial, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
-        with open(descriptor, "w", encoding="utf-8") as file:  # noqa: PTH123 - a descriptor, not a path
-            file.write(self.kept.model_dump_json())
-        partial.replace(self.path)
+        paths.write_private(self.path, self.kept.model_dump_json())
 
 
 class BrowserLogin:

@@ -78,7 +78,7 @@ def test_a_stored_key_goes_to_its_host_and_the_environment_counts_before_it(sett
 
 @pytest.mark.parametrize("key", ["", "two words", "käse", "a\x07b"])
 def test_what_cannot_be_a_key(key: str) -> None:
-    with pytest.raises(UsageError, match="that is no key"):
+    with pytest.raises(UsageError, match="that is not a key"):
         store_key(OPENROUTER, key)
 
 
@@ -137,4 +137,4 @@ def test_a_chat_goes_to_the_service_and_nowhere_else(hermes: RunHermes, proxy: t
 def test_a_service_excludes_other_places(hermes: RunHermes) -> None:
     done = hermes("chat", "openrouter:hermes-4-405b", "hi", "--engine", "llama-server")
     assert done.returncode == ExitCode.USAGE
-    assert "--engine and openrouter:hermes-4-405b exclude each other" in done.stderr
+    assert "--engine and openrouter:hermes-4-405b cannot be used together" in done.stderr

@@ -28,7 +28,9 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     for path in (folder / "data/chats" / f"{SESSION}.jsonl", snapshot / "own-Q5_K_M.gguf"):
         path.parent.mkdir(parents=True)
         path.write_text("")
-    return {"HERMES_LLM_DATA_DIR": str(folder / "data"), "HF_HUB_CACHE": str(folder / "hub")}
+    (folder / "chat.yaml").write_text("presets: {dry: {system: Be dry.}}")
+    places = {"HERMES_LLM_DATA_DIR": str(folder / "data"), "HF_HUB_CACHE": str(folder / "hub")}
+    return {**places, "HERMES_LLM_CONFIG_DIR": str(folder)}
 
 
 @pytest.fixture
@@ -70,6 +72,12 @@ def complete(hermes: RunHermes, places: dict[str, str]) -> Complete:
         ("hermes recommend --apple M4", {"M4\\ Pro\\ 24G"}),
         ("hermes list --generation Hermes", {"Hermes\\ 4.3"}),
         ("hermes serve --draft a", {"auto"}),
+        ("hermes chat --preset d", {"dry"}),
+        ("hermes config set t", {"temperature", "top_k", "think"}),
+        ("hermes config set presets.dry.sys", {"presets.dry.system"}),
+        ("hermes config set serve.p", {"serve.port"}),
+        ("hermes connect o", {"opencode", "open-webui"}),
+        ("hermes service install d", {"demo"}),
         ("hermes catalog refresh hermes-4.3", {"hermes-4.3:36b"}),
     ],
 )

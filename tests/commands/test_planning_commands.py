@@ -159,10 +159,10 @@ def test_recommend_says_that_a_machine_is_not_for_agents(hermes: RunHermes) -> N
     machine = ("--gpu", "GTX 1650", "--ram", "16G")
     done = hermes("recommend", "--for", "agent", *machine)
     assert done.returncode == 0
-    assert "not for agents" in done.stderr
+    assert "does not suit agents" in done.stderr
     assert "layers fit on the GPU" in done.stderr
     assert json.loads(hermes("recommend", "--for", "agent", "--json", *machine).stdout)["shortfalls"]
-    assert "not for" not in hermes("recommend", *machine).stderr
+    assert "does not suit" not in hermes("recommend", *machine).stderr
 
 
 def test_several_gpus_that_take_turns_are_told(hermes: RunHermes) -> None:

@@ -322,7 +322,7 @@ def test_a_mirror_that_states_no_hash_at_all(
     hub.stated, hub.plain = {"size": None, "lfs": None, "blobId": None}, True
     done = pull("somebody/Model-GGUF:Q4_K_M")
     assert done.returncode == 0, done.stderr
-    assert f"{hub.url} states no hash of Model-Q4_K_M.gguf, so its content cannot be checked" in done.stderr
+    assert f"{hub.url} publishes no hash of Model-Q4_K_M.gguf, so its content cannot be checked" in done.stderr
     assert Path(done.stdout.strip()).read_bytes() == paths.asset("demo.gguf").read_bytes()
     again = pull("somebody/Model-GGUF:Q4_K_M")
     assert "0 B to fetch" in again.stderr

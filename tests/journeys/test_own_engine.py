@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import REPOSITORY, RunHermes, eventually
+from conftest import REPOSITORY, RunHermes, clean_environment, eventually, start_hermes
 from openai import APIStatusError, OpenAI
 from server_rig import hermes_serve
 
@@ -54,7 +54,7 @@ def test_a_start_that_fails(hermes: RunHermes, pids: Callable[[], list[int]], mo
         (["--engine", "vllm", "--rpc", "a:1"], ExitCode.USAGE, "--rpc: vllm has nothing like it"),
         (["--engine", "llama-server", "--rpc", "a"], ExitCode.USAGE, "--rpc a is no HOST:PORT"),
         (["--engine-arg", "x"], ExitCode.USAGE, "--engine-arg: this is for an engine that hermes starts"),
-        (["--engine", "llama-server", "--engine-url", "127.0.0.1:1"], ExitCode.USAGE, "exclude each other"),
+        (["--engine", "llama-server", "--engine-url", "127.0.0.1:1"], ExitCode.USAGE, "cannot be used together"),
         (["--engine", "llama-server", "--yarn"], ExitCode.USAGE, "--yarn: hermes does not set this for llama-server"),
         (["--engine", "llama-server", "--engine-command", "/no/such"], ExitCode.NOT_FOUND, "no program /no/such"),
         (
@@ -88,4 +88,17 @@ def test_a_server_outlives_its_engine(tmp_path: Path, pids: Callable[[], list[in
         assert are_gone(before)
         os.kill(pids()[0], signal.SIGKILL)
         assert ask("hi") == "ok"
+    eventually(lambda: are_gone(pids()))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_chat_that_is_ended_while_the_engine_starts(
+    tmp_path: Path, pids: Callable[[], list[int]], monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    monkeypatch.setenv("DUMMY_START", "silent")
+    arguments = ("chat", "demo", "--engine", "llama-server", "--engine-command", DUMMY, "hi")
+    process = start_hermes(arguments, tmp_path, clean_environment())
+    eventually(lambda: (tmp_path / "pids").exists() and len((tmp_path / "pids").read_text().split()) == 2)
+    process.send_signal(number)
+    process.communicate()
     eventually(lambda: are_gone(pids()))

@@ -168,6 +168,8 @@ def test_ctrl_c_stops_the_answer_and_keeps_what_came(chat: Open) -> None:
     terminal.wait_until(lambda: re.search(r"\d{80}", terminal.everything()) is not None, "digits")
     terminal.type("\x03")
     terminal.wait_for("stopped before its end")
+    terminal.wait_until(lambda: prompted(terminal), "a prompt")
+    assert re.search(r"context [1-9]", terminal.screen()), "what came is counted"
     say(terminal, "/export json")
     terminal.wait_until(lambda: prompted(terminal), "the export")
     assert '"role": "assistant"' in terminal.everything()

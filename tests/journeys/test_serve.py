@@ -131,7 +131,7 @@ def test_a_port_in_use_is_told_before_anything_is_loaded(hermes: RunHermes) -> N
         (("--keep-alive", "soon"), "--keep-alive soon: ", ExitCode.USAGE),
         (("--context", "9999999"), "longer than the 1,024 tokens", ExitCode.USAGE),
         (("--host", "no.such.host.invalid"), "there is no host no.such.host.invalid", ExitCode.USAGE),
-        (("--host", "192.0.2.1"), "--host 192.0.2.1 is no address of this machine", ExitCode.USAGE),
+        (("--host", "192.0.2.1"), "--host 192.0.2.1 is not an address of this machine", ExitCode.USAGE),
         (("--api-key-file", "nowhere"), "the file of keys nowhere cannot be read", ExitCode.USAGE),
         (("--config", "nowhere.yaml"), "there is no file nowhere.yaml", ExitCode.NOT_FOUND),
         (("--for-agent",), "65,536 tokens of context are needed", ExitCode.DOES_NOT_FIT),
@@ -255,7 +255,7 @@ def test_beyond_this_machine_a_key_is_made_and_shown_once(tmp_path: Path) -> Non
     with hermes_serve("demo", *FEW, "--host", "0.0.0.0", cwd=tmp_path) as server:  # noqa: S104 - with a key
         assert server.key
         assert len(server.key) > 40
-        assert f"key, made for this run and shown only now: {server.key}\n" in server.banner
+        assert f"key, made for this run: {server.key}\n" in server.banner
         assert server.get("/v1/models").status == 401
         assert server.get("/v1/models", Authorization=f"Bearer {server.key}").status == 200
         assert server.get("/v1/models", x_api_key=server.key, Host=f"192.168.1.5:{server.port}").status == 200

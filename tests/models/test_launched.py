@@ -17,6 +17,7 @@ from hermes_cli.hardware.probe import probe
 from hermes_cli.hardware.simulate import simulate
 from hermes_cli.models import launched as launched_models
 from hermes_cli.models.launched import LaunchedModel, launched
+from hermes_cli.models.owned import own
 from hermes_cli.models.resolve import EngineChoice, ModelRequest
 from hermes_cli.planning.load_plan import LoadOverrides
 
@@ -113,3 +114,8 @@ def test_what_has_no_weights(catalogue: Catalogue, name: str, kind: type[HermesE
 def test_types_of_llama_cpp_are_refused(catalogue: Catalogue, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--kv-type is for llama"):
         plan(catalogue, str(weights(tmp_path / "demo-hf")), kv_type="q8_0")
+
+
+def test_windows_has_no_way_to_watch_an_engine(catalogue: Catalogue) -> None:
+    with pytest.raises(UsageError, match="on Windows hermes starts no other engine"):
+        own(ModelRequest("demo", engine=EngineChoice("llama-server")), catalogue, "win32")

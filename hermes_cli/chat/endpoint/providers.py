@@ -7,8 +7,6 @@ is installed and works, else a file that only this user can read. It is never sh
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -123,11 +121,11 @@ def store_key(provider: Provider, key: str) -> str:
     """Store a key in place of an earlier one; return where, in words.
 
     Raises:
-        UsageError: it is no key.
+        UsageError: it is not a key.
     """
     key = key.strip()
     if not key or not key.isascii() or not key.isprintable() or " " in key:
-        raise UsageError("that is no key.", hint=f"copy it again, without spaces: {provider.page}")
+        raise UsageError("that is not a key.", hint=f"copy it again, without spaces: {provider.page}")
     if ring := _keyring():
         with suppress(Exception):  # no service of the system answers
             ring.set_password(APP, provider.name, key)
@@ -179,13 +177,7 @@ def _read_file() -> dict[str, str]:
 
 
 def _write_file(keys: dict[str, str]) -> None:
-    """Replace the file by one that nobody else could read at any time; without keys remove it."""
-    path = _path()
-    if not keys:
-        path.unlink(missing_ok=True)
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f"{FILE}.")  # mode 0600
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        json.dump(keys, file)
-    os.replace(name, path)  # noqa: PTH105 - as it is atomic
+    if keys:
+        paths.write_private(_path(), json.dumps(keys))
+    else:
+        _path().unlink(missing_ok=True)

@@ -66,6 +66,8 @@ class ModelRuntime:
             raise UsageError("this model writes text, and makes no embeddings.", hint="ask a model for embeddings.")
         vocabulary, length = self.model.vocabulary, self.context.length
         prompt = yield from prompt_tokens(vocabulary, request.prompt, length)
+        if self.prefixes:
+            self.prefixes.check(request.client, prompt)
         matcher = None
         if request.grammar is not None and len(prompt) < length:  # the scheduler refuses longer ones
             matcher = self.grammars.start(request.grammar)
@@ -149,14 +151,19 @@ def _saved_prefixes(request: LoadRequest, context: LlamaContext) -> SavedPrefixe
     options = request.options
     if options.prefixes is None:
         return None
-    from hermes_cli.engine.embedded.saved_prefixes import SavedPrefixes, key  # noqa: PLC0415 - most do without
+    from hermes_cli.engine.embedded.saved_prefixes import (  # noqa: PLC0415 - most do without
+        SavedPrefixes,
+        fingerprint,
+        key,
+    )
 
     files = (request.path, *(adapter.path for adapter in options.adapters))
-    facts = [(file.resolve(), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    facts = [fingerprint(file) for file in files]
     scales = [adapter.scale for adapter in options.adapters]
     # the content of a cache does not depend on these three
     settings = replace(request.plan.settings, context=0, slots=0, micro_batch=0)
-    return SavedPrefixes(options.prefixes / key(facts, scales, settings), context, options.prefix_bytes)
+    folder = options.prefixes / key(facts, scales, settings)
+    return SavedPrefixes(folder, context, options.prefix_bytes, options.prefix_owners)
 
 
 def _model_info(model: LlamaModel, context: LlamaContext, request: LoadRequest, grammars: Grammars) -> ModelInfo:

@@ -14,7 +14,7 @@ to the engine    fit (DryRunResult) · progress (0 to 1) · loaded (ModelInfo)
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -61,6 +61,7 @@ class EngineOptions:
         keep_alive: seconds without a request after which the memory is given back; None keeps the model.
         prefixes: a folder for caches of prompts that outlive the process; None keeps none.
         prefix_bytes: the most that they take on the disk.
+        prefix_owners: by client, what stands for its key: who is given the name later has other caches.
         verbose: llama.cpp's log on standard error.
     """
 
@@ -73,6 +74,7 @@ class EngineOptions:
     keep_alive: float | None = None
     prefixes: Path | None = None
     prefix_bytes: int = 8 << 30
+    prefix_owners: dict[str, str] = field(default_factory=dict)
     verbose: bool = False
 
 

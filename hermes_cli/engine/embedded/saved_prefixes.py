@@ -1,10 +1,12 @@
 """Prompt caches on disk, so that a restarted server or a resumed chat starts warm.
 
 Beside each cache lie its hash and its tokens. Only those are read at the start; a cache itself is read when a request
-comes whose prompt begins with it. llama.cpp ends the process over a damaged one, so its hash is checked before.
+comes whose prompt begins with it. llama.cpp ends the process over a damaged one, so its hash is checked before, in
+another thread than the scheduler's.
 
-Each client of a server has a folder of its own, and what is read for one was written for the same one: the time that a
-request takes tells nobody what others asked before the server was started.
+Each client of a server has a folder of its own, named after its key, and what is read for one was written for the same
+one: the time that a request takes tells nobody what others asked before the server was started, not even who is given
+another's name.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import os
 import shutil
 from array import array
 from collections import Counter, deque
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 
 MIN_TOKENS = 256  # tokens; fewer are computed in the time that reading them takes
 MAX_SAVED = 8  # caches of one client; the least recently used goes first
+SAMPLES, SAMPLE_BYTES = 32, 64 << 10  # parts of a model's file that its fingerprint is made of
 DISK_RESERVE = 4 << 30  # bytes of the disk that are left to others
 
 
@@ -37,14 +41,21 @@ class _Saved:
     client: str  # the name of its folder
     digest: bytes
     tokens: list[int]
+    checked: bool = False  # its bytes had this hash
 
 
 class SavedPrefixes:
     """The prompt caches of one model, loaded in one way."""
 
-    def __init__(self, folder: Path, context: LlamaContext, max_bytes: int) -> None:
-        """Read the list of caches in the folder of this model, loaded in this way (`key`); restore to `context`."""
+    def __init__(
+        self, folder: Path, context: LlamaContext, max_bytes: int, owners: Mapping[str, str] | None = None
+    ) -> None:
+        """Read the list of caches in the folder of this model, loaded in this way (`key`); restore to `context`.
+
+        `owners` has what stands for the key of each client that has one.
+        """
         self._folder, self._context, self._max_bytes = folder, context, max_bytes
+        self._owners = owners or {}
         self._recent: deque[tuple[str, array[int]]] = deque()  # clients, and what their last requests had cached
         with suppress(OSError):  # caches are a convenience: without a folder there are none
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -56,18 +67,27 @@ class SavedPrefixes:
         while sum(len(kept) for _, kept in self._recent) > 2 * self._context.length:  # more is not in the KV cache
             self._recent.popleft()
 
+    def check(self, client: str, tokens: Sequence[int]) -> None:
+        """Check the hash of the cache that `restore` would take: gigabytes take seconds, so not in its thread."""
+        best = self._best(client, tokens)
+        if best and not best.checked and common_prefix(best.tokens, tokens) >= MIN_TOKENS:
+            with suppress(OSError):
+                best.checked = _digest(best.path) == best.digest
+
+    def _best(self, client: str, tokens: Sequence[int]) -> _Saved | None:
+        own = self._folder_name(client)
+        candidates = [saved for saved in list(self._saved) if saved.client == own]
+        return max(candidates, key=lambda saved: common_prefix(saved.tokens, tokens), default=None)
+
     def restore(self, client: str, tokens: list[int], kv_cache: KVCache) -> None:
-        """Restore the client's cache that a prompt begins with, if that is much more than the KV cache has of it."""
-        cached, own = kv_cache.match(tokens), _folder_name(client)
-        candidates = [saved for saved in self._saved if saved.client == own]
-        best = max(candidates, key=lambda saved: common_prefix(saved.tokens, tokens), default=None)
+        """Restore the client's cache that a prompt begins with, if that is much more than the KV cache has of it.
+
+        One that `check` found damaged is removed.
+        """
+        cached, best = kv_cache.match(tokens), self._best(client, tokens)
         if best is None or common_prefix(best.tokens, tokens) < cached + MIN_TOKENS:
             return
-        try:
-            whole = _digest(best.path) == best.digest
-        except OSError:
-            whole = False
-        if not whole:
+        if not best.checked:
             self._remove(best)
             return
         if len(best.tokens) > kv_cache.free + kv_cache.reusable or not kv_cache.ensure_free(len(best.tokens)):
@@ -89,7 +109,7 @@ class SavedPrefixes:
         What is short, or a part of something on disk, is left out. Failures are ignored. A slot has to be free.
         """
         for client, recent in reversed(self._recent):
-            tokens, own = recent.tolist(), _folder_name(client)
+            tokens, own = recent.tolist(), self._folder_name(client)
             tokens = tokens[: kv_cache.match(tokens)]
             known = any(saved.client == own and saved.tokens[: len(tokens)] == tokens for saved in self._saved)
             if len(tokens) >= MIN_TOKENS and not known:
@@ -128,6 +148,9 @@ class SavedPrefixes:
             partial.unlink(missing_ok=True)
         self._saved.append(_Saved(path, client, digest, tokens))
 
+    def _folder_name(self, client: str) -> str:
+        return key(client, self._owners.get(client)) if client else "own"
+
     def _files(self) -> list[Path]:
         """Return the cache files, the latest first."""
         with suppress(OSError):
@@ -146,8 +169,18 @@ def key(*facts: object) -> str:
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
 
 
-def _folder_name(client: str) -> str:
-    return hashlib.sha256(client.encode()).hexdigest()[:32] if client else "own"
+def fingerprint(path: Path) -> str:
+    """Return a hash of a file's size and of parts of it, its beginning and its end among them.
+
+    It is the same wherever the file lies, and another one for the same file with other weights.
+    """
+    size = path.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
+    with path.open("rb") as file:
+        for number in range(SAMPLES + 1):
+            file.seek(max(size - SAMPLE_BYTES, 0) * number // SAMPLES)
+            digest.update(file.read(SAMPLE_BYTES))
+    return digest.hexdigest()
 
 
 def _tokens_of(path: Path) -> Path:

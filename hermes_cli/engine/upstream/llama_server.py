@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any
+from typing import Any, cast
 
 from hermes_cli.engine.protocol import EngineStats, Logprob, ModelInfo, TokenLogprobs
 from hermes_cli.engine.request import PARAMETERS, GenerationRequest, SamplingOptions
@@ -26,6 +26,9 @@ _OFF = {"dynatemp_range": 0.0, "xtc_probability": 0.0, "top_n_sigma": -1.0}
 _BETWEEN = -1  # no token: the server passes numbers in a list of texts on as they are
 _SPECIAL = re.compile(r"<\|[^<>|\s]{1,60}\|>|</?[A-Za-z_]{1,30}>")
 _LARK = "%llguidance {}\n"  # how the server knows Lark from its own GBNF
+# An option of newer releases of llguidance, as hermes' schemas have it: without it strings may have any escapes.
+_NEWER = ', "json_allowed_escapes": "nrbtf\\\\\\""'
+_PROBE = f'start: %json {{"const": "qz", "x-guidance": {{"item_separator": ", "{_NEWER}}}}}'
 
 
 class LlamaServer:
@@ -40,6 +43,7 @@ class LlamaServer:
         self._control: dict[str, int] = {}
         self._controls: re.Pattern[str] | None = None
         self._takes_lark = False
+        self._unknown = ""  # what the server's release of llguidance does not know
         self._context = int(props["default_generation_settings"]["n_ctx"])
 
     async def model_info(self, tags: Sequence[str], texts: Sequence[str]) -> ModelInfo:
@@ -81,16 +85,30 @@ class LlamaServer:
         )
 
     async def _accepts_lark(self, token: int) -> bool:
-        """Return whether the server was built with llguidance: then it makes Lark of a schema.
+        """Return whether the server holds answers to Lark as hermes writes it, and remember what it does not know.
 
-        Lark itself is not tried: some releases without llguidance abort over it.
+        One with llguidance makes Lark of a schema. Lark itself is not tried before that: some releases without
+        llguidance abort over it. One with an older llguidance writes an error into its log and goes on without the
+        grammar, so the answer is looked at.
         """
-        body = {"prompt": [token], "n_predict": 0, "json_schema": {"const": "a"}}
-        try:
-            settings = (await self._client.post("/completion", body)).get("generation_settings") or {}
-        except UpstreamError:
+        made = await self._probe(token, {"json_schema": {"const": "a"}})
+        if not str((made.get("generation_settings") or {}).get("grammar")).startswith(_LARK.strip()):
             return False
-        return str(settings.get("grammar")).startswith(_LARK.strip())
+        for self._unknown in ("", _NEWER):
+            asked = {"grammar": self._lark(_PROBE), "n_predict": 8, "temperature": 0.0}
+            if (await self._probe(token, asked)).get("content") == '"qz"':
+                return True
+        return False
+
+    async def _probe(self, token: int, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+        try:
+            body = {"prompt": [token], "n_predict": 0, **fields}
+            return cast("Mapping[str, Any]", await self._client.post("/completion", body))
+        except UpstreamError:
+            return {}
+
+    def _lark(self, rules: str) -> str:
+        return _LARK + (rules.replace(self._unknown, "") if self._unknown else rules)
 
     async def tokenize(self, texts: Sequence[str], *, special: bool) -> list[list[int]]:
         """Return the token ids of each text.
@@ -150,8 +168,8 @@ class LlamaServer:
         ids: list[int] = []
         logprobs: list[TokenLogprobs] = []
         told, top = 0, completion.request.top_logprobs
-        async with aclosing(self._client.stream("/completion", self._body(completion))) as events:
-            async for event in events:
+        async with aclosing(self._client.stream("/completion", self._body(completion))) as batches:
+            async for event in (event async for batch in batches for event in batch):
                 text, count = str(event.get("content") or ""), int(event.get("tokens_predicted") or 0)
                 ids += event.get("tokens") or ()
                 if top is not None:
@@ -185,7 +203,7 @@ class LlamaServer:
         if request.top_logprobs is not None:
             body["n_probs"] = max(request.top_logprobs, 1)
         if request.grammar is not None:
-            body["grammar"] = _LARK + lark_of(self.name, request.grammar)
+            body["grammar"] = self._lark(lark_of(self.name, request.grammar))
         return body
 
 
