@@ -136,7 +136,7 @@ def command(
     if engine:
         from hermes_cli.commands.engine_pick import show_engine_pick
 
-        show_engine_pick(engine, best, users, console)
+        show_engine_pick(engine, best, users, console, simulated=machine.simulated)
         if best is None:
             return
     if not fitting:
