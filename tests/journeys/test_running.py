@@ -79,6 +79,19 @@ def test_a_port_that_another_server_of_ours_has(server: Process, hermes: RunHerm
     assert f"hermes stop {server.port}" in done.stderr
 
 
+def test_the_key_that_a_server_made_need_not_be_copied(
+    tmp_path: Path, hermes: RunHermes, places: dict[str, str]
+) -> None:
+    with hermes_serve("demo", "--host", "0.0.0.0", cwd=tmp_path, env=places) as server:  # noqa: S104 - with a key
+        for address in (f"http://127.0.0.1:{server.port}/v1/", f"localhost:{server.port}"):
+            done = hermes("chat", "--endpoint", address, "Who are you?", env=places)
+            assert done.stdout.startswith("I am the Hermes demo"), done.stderr
+        stranger = hermes(
+            "chat", "--endpoint", f"localhost:{server.port}", "hi", env={**places, "HERMES_LLM_DATA_DIR": "/nowhere"}
+        )
+        assert stranger.returncode != 0
+
+
 def test_of_several_servers_it_has_to_be_said_which(tmp_path: Path, hermes: RunHermes, places: dict[str, str]) -> None:
     with hermes_serve("demo", cwd=tmp_path, env=places) as one, hermes_serve("demo", cwd=tmp_path, env=places) as two:
         for words in ((), ("demo",)):

@@ -341,6 +341,13 @@ def test_tools_that_come_as_an_item_are_offered(rig: House) -> None:
     assert prompt.index("get_weather") < prompt.index('"exec"')
 
 
+def test_an_output_without_the_id_of_its_call_belongs_to_the_next_one(rig: House) -> None:
+    call = {"type": "function_call", "name": "f", "arguments": "{}"}
+    response = respond(rig, input=[user("Hi"), call, {"type": "function_call_output", "output": "found"}])
+    assert "warnings" not in response
+    assert "<tool_response>\nfound\n</tool_response>" in "".join(map(str, rig.engine.requests[0].prompt))
+
+
 def test_models_without_reasoning_answer_without() -> None:
     with house(offer("hermes-3", known=HERMES_3)) as rig:
         (warning,) = respond(rig, reasoning={"effort": "high"})["warnings"]
