@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from hermes_cli.commands.speeds import duration, per_second, speed_document, two_digits
 from hermes_cli.planning.launch_plan import TITLES
 from hermes_cli.planning.recommend import gpus_used
-from hermes_cli.units import counted, gigabytes
+from hermes_cli.units import GB, counted, gigabytes
 
 if TYPE_CHECKING:
     from hermes_cli.console import Console
@@ -66,6 +66,20 @@ def _for_whom(pick: EngineRecommendation, users: int) -> str:
     if pick.reason == "users":
         return f"{users} people at once"
     return "a model that one GPU does not hold"
+
+
+def engine_row(pick: EngineRecommendation) -> tuple[str, ...]:
+    """Return the pick as a row of the table of recommendations; of its memory what it takes of all GPUs."""
+    plan = pick.launch.plan
+    return (
+        "pick",
+        pick.weights.name,
+        f"{plan.context or 0:,}",
+        f"{plan.memory.total * plan.gpus / GB:.1f}",
+        two_digits(pick.alone.each.expected),
+        duration(pick.first_token),
+        f"{pick.quality.points:.1f}",
+    )
 
 
 def engine_document(pick: EngineRecommendation) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -107,7 +107,7 @@ def command(
         space.check()
     if not names and not yes and space.needed:
         _confirm(gigabytes(space.needed), console)
-    with show_progress(states, console) as on_progress:
+    with _tell_what_is_kept(files, console), show_progress(states, console) as on_progress:
         paths = _fetch(files, here, on_progress, policy, verify=verify, force=force)
     console.document(_document("done", targets, here, states, paths), indent=None)
     console.text("".join(f"{path}\n" for path in _shown(targets, here, paths)))
@@ -167,6 +167,19 @@ def _recommended(catalogue: Catalogue, machine: Machine) -> str:
 
         raise nothing_fits(catalogue, machine, RecommendOptions())
     return fitting[0].variant.name
+
+
+@contextmanager
+def _tell_what_is_kept(files: Sequence[RemoteFile], console: Console) -> Iterator[None]:
+    """Say after Ctrl-C how much of the files is here, and that the same command goes on."""
+    from hermes_cli.store.download import file_states
+
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, Exception) and (kept := sum(state.here for state in file_states(files))):
+            console.warn(f"{gigabytes(kept)} are kept; the same command goes on from there")
+        raise
 
 
 def _fetch(
