@@ -8,9 +8,9 @@
      │    └── ContextFullError       the conversation is longer than the context length
      ├── NetworkError           5    the Hub or a server could not be reached
      ├── IntegrityError         6    a file is not what it should be
-     │    └── InvalidGGUFError       it is no GGUF file, or a damaged one
+     │    └── InvalidGGUFError       it is not a GGUF file, or a damaged one
      ├── AccessError            1    a file or folder may not be opened
-     ├── QueueFullError         1    too many requests wait already
+     ├── QueueFullError         1    too many requests are waiting already
      ├── NotReadyError          1    a model is not loaded in time, or the server is about to stop
      └── EngineError            1    llama.cpp refused or failed
           └── EngineDiedError        its process ended while it worked
@@ -142,7 +142,7 @@ class IntegrityError(HermesError):
 
 
 class InvalidGGUFError(IntegrityError):
-    """A file is no GGUF file, a damaged one, or of a kind that llama.cpp cannot load; the message says where."""
+    """A file is not a GGUF file, a damaged one, or of a kind that llama.cpp cannot load; the message says where."""
 
 
 class AccessError(HermesError):
@@ -154,7 +154,7 @@ class EngineError(HermesError):
 
 
 class QueueFullError(HermesError):
-    """Too many requests wait already; the message says how many."""
+    """Too many requests are waiting already; the message says how many."""
 
 
 class NotReadyError(HermesError):

@@ -189,7 +189,7 @@ def test_cancelling_the_task_cancels_the_request() -> None:
     "error",
     [
         EngineDiedError("the engine was ended (Killed).", hint="ask again."),
-        QueueFullError("300 requests wait already.", hint="try again."),
+        QueueFullError("300 requests are waiting already.", hint="try again."),
     ],
 )
 def test_what_goes_wrong_in_the_engine_is_told(error: EngineDiedError | QueueFullError) -> None:

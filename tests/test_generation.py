@@ -229,7 +229,7 @@ def test_tools_schema_and_thinking_go_together(
 @pytest.mark.parametrize(
     ("schema", "says"),
     [
-        ('{"type": ', "this is no JSON"),
+        ('{"type": ', "this is not JSON"),
         ("no-such-file.json", "No such file"),
         ("[1, 2]", "No such file"),
         ('{"type": "strin"}', "strin"),

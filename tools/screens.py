@@ -44,7 +44,6 @@ SCREENS: dict[str, tuple[str, ...]] = {
     "list-words": ("list", "8b"),
     "list-all": ("list", "hermes-4:14b", "--all"),
     "list-installed": ("list", "--installed"),
-    "list-updates": ("list", "--updates"),
     "recommend": ("recommend",),
     "recommend-agent": ("recommend", "--for", "agent", *CARD),
     "recommend-explain": ("recommend", "--explain"),

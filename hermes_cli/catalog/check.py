@@ -145,7 +145,7 @@ def _sources(catalogue: Catalogue, model: CatalogModel) -> Iterator[Fault]:
             if key not in catalogue.sources:
                 yield ("sources", what), f"there is no source {key}"
         if what not in model.__struct_fields__:
-            yield ("sources", what), f"{what} is no key of a model"
+            yield ("sources", what), f"{what} is not a key of a model"
 
 
 def _architecture(model: CatalogModel) -> Iterator[Fault]:
@@ -156,7 +156,7 @@ def _architecture(model: CatalogModel) -> Iterator[Fault]:
         yield ("architecture", "experts"), f"{a.experts_used} of {a.experts} experts cannot be used"
     for field in a.unconfirmed:
         if field not in Architecture.__struct_fields__:
-            yield ("architecture", "unconfirmed"), f"{field} is no key of an architecture"
+            yield ("architecture", "unconfirmed"), f"{field} is not a key of an architecture"
     counted = sum(math.prod(tensor.shape) for tensor in model_tensors(a) if tensor.name != "rope_freqs.weight")
     if model.parameters != counted:
         yield ("parameters",), f"the architecture has {counted:,} parameters, not {model.parameters:,}"

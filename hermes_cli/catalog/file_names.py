@@ -1,4 +1,4 @@
-"""What the names of GGUF files say: quantization, shards and raw parts, and files that are no model by themselves.
+"""What the names of GGUF files say: quantization, shards and raw parts, and files that are not a model by themselves.
 
 The same rules read a repository before a download, the file lists of `hermes catalog refresh`, and files on this disk.
 A quantization is read by the form of its name, so those that no catalogue lists are known as well: `Q4_K_M`,
@@ -60,7 +60,7 @@ _PROJECTOR = r"mmproj|projector|(?<![a-z0-9])clip(?![a-z0-9])"
 _VOCODER, _CONTROL_VECTOR = r"vocoder|wavtokenizer", r"(?<![a-z0-9])control[-_]?vectors?(?![a-z0-9])"
 _DRAFT_HEAD = r"(?<![a-z0-9])eagle-?3(?![a-z0-9])"
 _AT_ANY_PRECISION = {_PROJECTOR, _VOCODER, _CONTROL_VECTOR, _DRAFT_HEAD}
-_COMPANIONS = {  # words in the folder and the plain name of files that are no model
+_COMPANIONS = {  # words in the folder and the plain name of files that are not a model
     _PROJECTOR: "the part that reads images or sound (mmproj)",
     _VOCODER: "the part that makes sound (vocoder)",
     _CONTROL_VECTOR: "a control vector for another model",
@@ -250,7 +250,7 @@ def matching_models(models: Iterable[ModelFiles], wanted: str) -> list[ModelFile
     """Return the models with a quantization as it is typed: by its exact name if any has it, else by a likeness.
 
     The likenesses, in this order: another spelling (`fp16`, `Q4_K`); without unsloth's `UD-`; words of
-    the name, if they are no quantization.
+    the name, if they are not a quantization.
     """
     models = list(models)
     typed, read = normalize_name(wanted), read_quantization(wanted)

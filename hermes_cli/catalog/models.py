@@ -113,7 +113,7 @@ class RecommendedSampling(CatalogEntry, frozen=True):
 
 
 class WeightRepositories(CatalogEntry, frozen=True):
-    """Repositories of weights that are no GGUF: as published, and in the formats of vLLM, SGLang and MLX."""
+    """Repositories of weights that are not GGUF: as published, and in the formats of vLLM, SGLang and MLX."""
 
     original: RepoId
     fp8: tuple[RepoId, ...] = ()

@@ -114,12 +114,12 @@ class ModelNames:
         """Return the model, repository or file that a name stands for.
 
         Raises:
-            NotFoundError: it is no name; the hint holds the nearest ones.
+            NotFoundError: it is not a name; the hint holds the nearest ones.
             UsageError: it is empty, or the name of several models.
         """
         text = text.strip(_AROUND)
         if not text or len(text) > LONGEST_NAME or "\0" in text:
-            raise UsageError("that is no name of a model.", hint="list them: hermes list")
+            raise UsageError("that is not the name of a model.", hint="list them: hermes list")
         if text.lower() == DEMO:
             return DemoReference()
         if text.startswith(("/", "./", "../", "~", ".\\", "..\\")) or _WINDOWS_DRIVE.match(text):
@@ -136,7 +136,7 @@ class ModelNames:
         raise self._unknown(text)
 
     def _weights(self, text: str) -> WeightsReference | None:
-        """Return the weights that `MODEL@FORMAT` means; None if what is before the @ is no model.
+        """Return the weights that `MODEL@FORMAT` means; None if what is before the @ is not a model.
 
         Raises:
             NotFoundError: the model has no such weights.

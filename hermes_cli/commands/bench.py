@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,12 +14,14 @@ from hermes_cli.commands.completing import local_models
 from hermes_cli.commands.options import KvTypeOption, VerboseOption, kv_type_named, setting, with_console
 from hermes_cli.commands.speeds import two_digits
 from hermes_cli.console import Console
+from hermes_cli.errors import UsageError
 from hermes_cli.units import counted
 
 if TYPE_CHECKING:
     from hermes_cli.hardware.machine import Machine
+    from hermes_cli.models.benchmark import BenchOptions
     from hermes_cli.models.resolve import ModelRequest
-    from hermes_cli.store.benchmarks import Benchmark
+    from hermes_cli.store.benchmarks import Benchmark, BenchmarkTest
 
 DEPTHS = (0, 4096)  # tokens
 BUSY = 0.5  # programs that want to run, per core
@@ -49,11 +52,28 @@ def command(
     threads: Annotated[
         int | None, setting("HERMES_LLM_THREADS", "CPU threads. Default: physical cores.", min=1, max=512)
     ] = None,
+    engine_url: Annotated[
+        str | None,
+        setting(
+            "HERMES_LLM_ENGINE_URL",
+            "Measure the model in an engine that you run yourself: vLLM, SGLang or llama-server.",
+            metavar="URL",
+        ),
+    ] = None,
+    tokenizer: Annotated[
+        str | None,
+        setting(
+            "HERMES_LLM_TOKENIZER",
+            "The tokenizer of the model behind --engine-url: a folder with tokenizer.json, or a GGUF file of it.",
+            metavar="PATH",
+        ),
+    ] = None,
     verbose: VerboseOption = False,
 ) -> None:
     """Measure how fast a model reads and writes here: prefill of 512 tokens, decoding of 128, as llama-bench does.
 
-    The result is kept: `recommend` and `plan` use it for this model, and correct their estimates of others by it.
+    The result is kept: `recommend` and `plan` use it for this model, and correct their estimates of others by it. With
+    --engine-url nothing is kept: it is what a client of that engine gets.
 
     hermes bench hermes-3:8b --compare
     """
@@ -66,10 +86,15 @@ def command(
 
     kind = None if kv_type is None else kv_type_named(kv_type)
     request = ModelRequest(name or "", LoadOverrides(gpu_layers=gpu_layers, kv_type=kind, threads=threads))
-    catalogue, machine = load_catalogue(), probe()
+    options = BenchOptions(tuple(sorted(set(depth or DEPTHS))), runs, patient=bool(depth), verbose=verbose)
+    catalogue = load_catalogue()
+    if engine_url:
+        attached = replace(request, engine_url=engine_url, tokenizer=Path(tokenizer) if tokenizer else None)
+        _bench_attached(attached, catalogue, options, console, compare=compare)
+        return
+    machine = probe()
     resolved = resolve(request if name else _best_installed(request, catalogue, machine, console), catalogue)
     before = [result for result in benchmarks(machine) if result.model == resolved.file.name]
-    options = BenchOptions(tuple(sorted(set(depth or DEPTHS))), runs, patient=bool(depth), verbose=verbose)
     if (load := _load()) > machine.cores * BUSY:
         console.warn(f"other programs keep this machine busy (load {load:.1f}): speeds will be lower than it can do.")
     label = resolved.file.name
@@ -88,6 +113,27 @@ def command(
     if compare and not before:
         console.note("there is no earlier result of this model on this machine")
     console.document({**asdict(result), "compared_with": asdict(earlier) if earlier else None})
+
+
+def _bench_attached(
+    request: ModelRequest, catalogue: Catalogue, options: BenchOptions, console: Console, *, compare: bool
+) -> None:
+    from hermes_cli.models.attached_benchmark import benchmark_attached
+
+    if compare:
+        raise UsageError("--compare: results with --engine-url are not kept.", hint="leave it out.")
+    with console.working(f"asking the engine at {request.engine_url}") as show:
+        name, tests = benchmark_attached(request, catalogue, options, show if console.animates else console.note)
+    console.text(f"{name}, in the engine at {request.engine_url}\n\n")
+    console.table(
+        ["TEST", "TOKENS/S", "SPREAD"], [_speed_columns(test) for test in tests], right=["TOKENS/S", "SPREAD"]
+    )
+    console.document({"model": name, "engine": request.engine_url, "tests": [asdict(test) for test in tests]})
+
+
+def _speed_columns(test: BenchmarkTest) -> list[str]:
+    spread = f"± {two_digits(test.deviation)}" if len(test.runs) > 1 else ""
+    return [test.name, two_digits(test.tokens_per_second), spread]
 
 
 def _load() -> float:
@@ -114,8 +160,7 @@ def _show(result: Benchmark, earlier: Benchmark | None, console: Console) -> Non
     rows = []
     for test in result.tests:
         estimate, last = test.estimate, before.get(test.name)
-        spread = f"± {two_digits(test.deviation)}" if len(test.runs) > 1 else ""
-        row = [test.name, two_digits(test.tokens_per_second), spread, two_digits(estimate.expected) if estimate else ""]
+        row = [*_speed_columns(test), two_digits(estimate.expected) if estimate else ""]
         if earlier:
             row += [two_digits(last), f"{test.tokens_per_second / last - 1:+.0%}"] if last else ["", ""]
         else:

@@ -250,9 +250,9 @@ def command(
     With a prompt, the answer goes to standard output, everything about it to standard error.
     """
     if resume is not None and go_on:
-        raise UsageError("--continue and --resume exclude each other.", hint="--resume NAME is enough.")
+        raise UsageError("--continue and --resume cannot be used together.", hint="--resume NAME is enough.")
     if not save and (resume is not None or go_on):
-        raise UsageError("--no-save cannot go on with what was saved.", hint="leave --no-save out.")
+        raise UsageError("--no-save cannot continue a saved conversation.", hint="leave --no-save out.")
     if "" in (stop or ()):
         raise UsageError("--stop is empty.", hint="give a text, or leave --stop out.")
 
@@ -273,7 +273,7 @@ def command(
     from hermes_cli.planning.load_plan import LoadOverrides
 
     for name in unread_files(" ".join(words or ()), system or ""):
-        console.warn(f"@{name} is sent as it stands; to send the file: --file {shlex.quote(name)}")
+        console.warn(f"@{name} is sent as plain text; to send the file: --file {shlex.quote(name)}")
     choice = _engine(engine, engine_command, engine_arg, rpc)
     prewarm: Prewarm = ctx.obj or ctx.with_resource(Prewarm(engine=not (endpoint or engine_url or choice)))
     prewarm.verbose = verbose
@@ -336,7 +336,7 @@ def _check_exclusive(endpoint: str | None, engine_url: str | None, engine: str |
     flags = [flag for flag, value in given.items() if value]
     if len(flags) > 1:
         raise UsageError(
-            f"{' and '.join(flags)} exclude each other.",
+            f"{' and '.join(flags)} cannot be used together.",
             hint="--endpoint talks with any server; --engine-url uses hermes' own prompts with an engine that "
             "runs; --engine starts one.",
         )
@@ -428,7 +428,7 @@ def lora_file(typed: str) -> LoraFile:
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise UsageError(f"--lora {typed}: the scale {scale!r} is no number.", hint=LORA_EXAMPLE)
+        raise UsageError(f"--lora {typed}: the scale {scale!r} is not a number.", hint=LORA_EXAMPLE)
     return LoraFile(file, number)
 
 

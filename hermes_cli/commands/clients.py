@@ -82,7 +82,7 @@ def with_yaml_item(before: str, item: str) -> str:
     """Add items to a list in YAML, or replace those that were added before.
 
     Raises:
-        UsageError: the text is no list in block style.
+        UsageError: the text is not a list in block style.
     """
     import yaml
 
@@ -93,7 +93,7 @@ def with_yaml_item(before: str, item: str) -> str:
     except yaml.YAMLError:
         valid = False
     if not valid:
-        raise UsageError("the file is no list in YAML, to which an entry could be added.", hint=_BY_HAND)
+        raise UsageError("the file is not a list in YAML, to which an entry could be added.", hint=_BY_HAND)
     return after
 
 
@@ -101,7 +101,7 @@ def with_json_member(before: str, path: Sequence[str], value: Any) -> str:  # no
     """Set a member of nested objects in JSON with comments; everything else stays as it is.
 
     Raises:
-        UsageError: the text is no object, or a name on the path stands for something else.
+        UsageError: the text is not an object, or a name on the path stands for something else.
     """
     if not before.strip():
         before = "{\n}\n"
@@ -146,7 +146,7 @@ def _members(tokens: Sequence[re.Match[str]], at: int) -> dict[str, tuple[int, i
 
 
 def _built_otherwise() -> UsageError:
-    return UsageError("the file is no JSON, or is built otherwise than expected.", hint=_BY_HAND)
+    return UsageError("the file is not JSON, or is built otherwise than expected.", hint=_BY_HAND)
 
 
 def _indented(value: Any, indent: str) -> str:  # noqa: ANN401 - what JSON holds

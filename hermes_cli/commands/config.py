@@ -100,7 +100,7 @@ def set_(
 def unset(console: Console, key: KeyArgument) -> None:
     """Take a value out, or a whole preset: presets.NAME."""
     _change(key, None)
-    console.note(f"{key} is not set any more")
+    console.note(f"{key} is no longer set")
     console.document({"key": key, "value": None})
 
 
@@ -121,7 +121,7 @@ def edit(
     except (OSError, subprocess.CalledProcessError) as error:
         raise HermesError(f"{editor} failed: {error}.", hint=f"set EDITOR, or change the file: {path}") from None
     _all_values()
-    console.note(f"{path} is as it should be")
+    console.note(f"{path} is valid")
 
 
 def apply_preset(ctx: typer.Context, name: str | None) -> str | None:
@@ -236,7 +236,7 @@ def _change(key: str, text: str | None) -> None:
 
 
 def _place(key: str) -> tuple[str, list[str]]:
-    """Return the file of a key, and the path in its document. Raise UsageError if it is no key."""
+    """Return the file of a key, and the path in its document. Raise UsageError if it is not a key."""
     head, dot, rest = key.partition(".")
     if not dot:
         return CHAT, ["defaults", _normal(key)]
@@ -245,7 +245,7 @@ def _place(key: str) -> tuple[str, list[str]]:
     name, dot, option = rest.partition(".")
     if f"{head}." == PRESET_PREFIX and name and bool(option) == bool(dot) and "." not in option:
         return CHAT, ["presets", name, *([_normal(option)] if option else [])]
-    raise UsageError(f"{key} is no setting.", hint=f"for example: {EXAMPLES}")
+    raise UsageError(f"{key} is not a setting.", hint=f"for example: {EXAMPLES}")
 
 
 def _read(file: str) -> dict[str, Any]:

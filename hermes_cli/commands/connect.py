@@ -63,7 +63,7 @@ def command(
     if file is None or print_only:
         console.text(client.text(connection))
         if file:
-            console.note(f"it belongs into {file}")
+            console.note(f"it belongs in {file}")
         console.document({**document, "text": client.text(connection)})
     else:
         backup = _write(client, connection, file, console, yes=yes)
@@ -112,11 +112,12 @@ def _connection(url: str | None, key: str | None, model: str | None) -> Connecti
         servers = running_servers()
         if not servers:
             raise NotFoundError(
-                "no server runs.", hint="start one: hermes serve NAME --background; or name one elsewhere: --url URL"
+                "no server is running.",
+                hint="start one: hermes serve NAME --background; or name one elsewhere: --url URL",
             )
         if len(servers) > 1:
             addresses = ", ".join(server.address for server in servers)
-            raise UsageError(f"{len(servers)} servers run.", hint=f"say which with --url: {addresses}")
+            raise UsageError(f"{len(servers)} servers are running.", hint=f"say which with --url: {addresses}")
         root, key, needs_key = servers[0].address, key or servers[0].key, servers[0].has_keys
     else:
         root = (url if "://" in url else f"http://{url}").rstrip("/").removesuffix("/v1")
@@ -157,7 +158,9 @@ def _write(client: Client, connection: Connection, file: Path, console: Console,
     if not yes:
         answer = console.confirm(f"Write {file}?", default=True)
         if answer is None:
-            raise UsageError("nothing was written: there is nobody to ask.", hint="--yes writes it, --print prints it.")
+            raise UsageError(
+                "nothing was written: there is no terminal to ask on.", hint="--yes writes it, --print prints it."
+            )
         if not answer:
             console.note("nothing was written")
             raise typer.Exit

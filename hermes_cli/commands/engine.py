@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated
 
@@ -45,7 +45,10 @@ NameArgument = Annotated[
 @app.command("list")
 @with_console
 def list_(console: Console) -> None:
-    """List the engines that are here; of several of a kind the first is the one that --engine starts."""
+    """List the engines that are here.
+
+    Of several of a kind, the first is the one that --engine starts.
+    """
     from hermes_cli.engine.upstream.programs import as_document, known_programs
 
     programs = known_programs()
@@ -70,7 +73,10 @@ def list_(console: Console) -> None:
 @app.command()
 @with_console
 def doctor(console: Console) -> None:
-    """Check the engines, GPUs and what is left of earlier runs; exits with 1 if nothing here can run a model."""
+    """Check the engines and the GPUs, and end what died.
+
+    Exits with 1 if nothing here can run a model.
+    """
     from hermes_cli.commands.doctor import guarded, private, show_check
     from hermes_cli.engine.upstream.programs import known_programs
     from hermes_cli.hardware.probe import probe
@@ -81,11 +87,11 @@ def doctor(console: Console) -> None:
         checks += guarded("engines", lambda: _engine_checks(programs, machine, show))
         checks += guarded("hardware", lambda: _hardware_checks(machine))
         checks += guarded("runs", _run_checks)
+    checks = [replace(check, text=private(check.text), fix=private(check.fix)) for check in checks]
     failed = sum(check.state == "problem" for check in checks)
     for check in checks:
         show_check(check, console)
-    documents = [{**asdict(check), "text": private(check.text), "fix": private(check.fix)} for check in checks]
-    console.document({"ok": not failed, "checks": documents})
+    console.document({"ok": not failed, "checks": [asdict(check) for check in checks]})
     if failed:
         raise typer.Exit(ExitCode.FAILED)
 
@@ -102,7 +108,9 @@ def install(
     yes: YesOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Install an engine into an environment of its own: prebuilt packages of PyPI, no compiler needed.
+    """Install an engine in an environment of its own.
+
+    It comes from PyPI and is built already: no compiler is needed.
 
     hermes engine install llama-server
 
@@ -150,7 +158,8 @@ def _confirm_size(requirement: str, console: Console) -> None:
     answer = console.confirm(f"{requirement} has several GB with what it needs. Install it?", default=True)
     if answer is None:
         raise UsageError(
-            f"{requirement} has several GB with what it needs, and nobody can be asked.", hint="say it is meant: --yes"
+            f"{requirement} has several GB with what it needs, and there is no terminal to ask on.",
+            hint="to go ahead without the question, add --yes",
         )
     if not answer:
         console.note("nothing was installed")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from hermes_cli.commands.speeds import duration, per_second, speed_document, two_digits
 from hermes_cli.planning.launch_plan import TITLES
 from hermes_cli.planning.recommend import gpus_used
-from hermes_cli.units import counted, gigabytes
+from hermes_cli.units import GB, counted, gigabytes
 
 if TYPE_CHECKING:
     from hermes_cli.console import Console
@@ -17,7 +18,14 @@ if TYPE_CHECKING:
 DERIVED = "derived from bandwidth and arithmetic of the data sheets, not measured"
 
 
-def show_engine_pick(pick: EngineRecommendation, instead: Recommendation | None, users: int, console: Console) -> None:
+def show_engine_pick(
+    pick: EngineRecommendation,
+    instead: Recommendation | None,
+    users: int,
+    console: Console,
+    *,
+    simulated: bool,
+) -> None:
     """Show the pick on another engine, why it is one, and how to get there; `instead` is llama.cpp's."""
     plan, weights = pick.launch.plan, pick.weights
     engine, gpu = TITLES[plan.engine], pick.launch.gpus[0].name
@@ -41,9 +49,11 @@ def show_engine_pick(pick: EngineRecommendation, instead: Recommendation | None,
     console.styled([(f"{weights.name} with {engine}", "bold green")])
     for line in lines:
         console.prose(f"  {line}", hanging="    ")
-    for command in ("hermes plan", "hermes pull", "hermes serve"):
-        flag = "" if command == "hermes pull" else f" --engine {plan.engine}"
-        console.command(f"  {command} {weights.name}{flag}")
+    named = simulated and pick.launch.gpus[0].bandwidth_source == "table"
+    gpus = f" --gpu {shlex.quote(f'{plan.gpus}x{gpu}')}" if named else ""
+    console.command(f"  hermes plan {weights.name} --engine {plan.engine}{gpus}")
+    console.command(f"  hermes pull {weights.name}")
+    console.command(f"  hermes serve {weights.name} --engine {plan.engine}")
     for note in pick.launch.notes:
         console.note(f"  {note}")
     if instead:
@@ -56,6 +66,20 @@ def _for_whom(pick: EngineRecommendation, users: int) -> str:
     if pick.reason == "users":
         return f"{users} people at once"
     return "a model that one GPU does not hold"
+
+
+def engine_row(pick: EngineRecommendation) -> tuple[str, ...]:
+    """Return the pick as a row of the table of recommendations; of its memory what it takes of all GPUs."""
+    plan = pick.launch.plan
+    return (
+        "pick",
+        pick.weights.name,
+        f"{plan.context or 0:,}",
+        f"{plan.memory.total * plan.gpus / GB:.1f}",
+        two_digits(pick.alone.each.expected),
+        duration(pick.first_token),
+        f"{pick.quality.points:.1f}",
+    )
 
 
 def engine_document(pick: EngineRecommendation) -> dict[str, Any]:

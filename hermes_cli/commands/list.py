@@ -131,14 +131,14 @@ def _show_models(models: list[CatalogModel], catalogue: Catalogue, console: Cons
         )
     console.document({"models": [model_summary(model) for model in models]})
     if not rows:
-        console.note("no Hermes model is all of that; see all: hermes list --older")
+        console.note("no Hermes model matches all of this; all models: hermes list --older")
         return
     styles = ["bold" if row[-1] else "dim" if row[-2] == FITS["no"] else "" for row in rows]
     console.table(MODEL_TITLES, rows, right=("PARAMS", "CONTEXT"), optional=("CONTEXT",), styles=styles)
     console.note("tight: slow here, or only with fewer than 4 bits per weight")
     if len(shown) < len(models):
         console.note(f"{len(models) - len(shown)} older ones: hermes list --older")
-    console.note("all about one: hermes show NAME · every file: hermes list --all")
+    console.note("details of one: hermes show NAME · every file: hermes list --all")
 
 
 def _fits(models: Sequence[CatalogModel], catalogue: Catalogue) -> dict[str, str]:
@@ -196,9 +196,13 @@ def _show_installed(entries: list[InstalledModel], console: Console) -> None:
     ]
     if entries:
         console.table(INSTALLED_TITLES, rows, right=("SIZE",), optional=("REVISION", "FILE"))
-        console.note("verified: has the hash that the Hub publishes, and not changed since · hash again: hermes verify")
+        console.note(
+            "verified: it has the hash that the Hub publishes, and has not changed since · check again: hermes verify"
+        )
     else:
-        console.note("nothing is here yet; fetch a model: hermes pull · the demo is always here: hermes chat demo")
+        console.note(
+            "no model is installed yet; fetch a model: hermes pull · the demo is always here: hermes chat demo"
+        )
     console.document({"models": [_installed_document(entry) for entry in entries]})
 
 
@@ -225,7 +229,7 @@ def _show_updates(entries: list[InstalledModel], console: Console) -> None:
     if rows:
         console.table(UPDATE_TITLES, rows, right=("SIZE",), optional=("REVISION",), prose="UPDATE")
     else:
-        console.note("nothing is here yet; fetch a model: hermes pull")
+        console.note("no model is installed yet; fetch a model: hermes pull")
     outdated = list(dict.fromkeys(update.model.name for update in updates if update.state == "outdated"))
     if outdated:
         console.note(f"fetch what is newer: hermes pull {shlex.join(outdated)}")

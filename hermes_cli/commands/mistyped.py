@@ -192,7 +192,7 @@ def answer(error: Any, commands: Sequence[str]) -> HermesError | None:  # noqa: 
 def _reason(error: Any, kind: str, path: str) -> str:  # noqa: ANN401 - as above
     parameter = getattr(error, "param", None)
     if match := re.match(r"Got unexpected extra arguments?(?:\(s\))? \((.*)\)", error.message, re.DOTALL):
-        return f"{path} has no use for {match[1]}."
+        return f"{path} takes no argument {match[1]}."
     if parameter is None:
         return str(error.format_message())
     if kind == "MissingParameter":

@@ -136,7 +136,7 @@ def context_length(text: str) -> int:
     """Return the tokens of `--context`: `16384`, `16,384`, `1e4`, or `16k` and `1M`, where k is 1,024.
 
     Raises:
-        UsageError: it is no whole number, or less than a prompt needs.
+        UsageError: it is not a whole number, or less than a prompt needs.
     """
     match = _TOKENS.fullmatch(str(text).strip().replace(",", "").replace("_", ""))
     number = float(match[1]) * {"": 1, "k": 2**10, "m": 2**20}[match[2].lower()] if match else 0.0
@@ -194,7 +194,7 @@ def console_for(*, json: bool, quiet: bool, no_color: bool) -> Console:
         UsageError: --json and --quiet together.
     """
     if json and quiet:
-        raise UsageError("--json and --quiet exclude each other.", hint="--json alone is already quiet.")
+        raise UsageError("--json and --quiet cannot be used together.", hint="--json alone is already quiet.")
     voice = Voice.JSON if json else Voice.QUIET if quiet else Voice.HUMAN
     return Console(voice, color=False if no_color else None)
 
@@ -203,12 +203,12 @@ def bytes_per_second(text: str) -> float:
     """Return the speed that `--limit-rate` gives: in MB/s, or with a unit, as in `500k`, `2.5M` and `1 GB/s`.
 
     Raises:
-        UsageError: it is no speed, or less than 1 kB/s.
+        UsageError: it is not a speed, or less than 1 kB/s.
     """
     match = _SPEED.fullmatch(text.strip())
     example = "for example: --limit-rate 5 for 5 MB/s, or 500k, or 2.5M; bytes, not bits"
     if match is None:
-        raise UsageError(f"--limit-rate {text} is no speed.", hint=example)
+        raise UsageError(f"--limit-rate {text} is not a speed.", hint=example)
     base = 1024 if match[3] else 1000
     speed = float(match[1].replace(",", ".")) * float(base ** ("kmg".index((match[2] or "m").lower()) + 1))
     if speed < SLOWEST:
@@ -247,7 +247,7 @@ def machine_for(
     """Probe the machine at hand, or simulate the one that the flags describe; with the GPUs that may be used.
 
     Raises:
-        UsageError: nonsense sizes, unknown GPUs, or flags that exclude each other.
+        UsageError: nonsense sizes, unknown GPUs, or flags that cannot be used together.
     """
     from hermes_cli.hardware.probe import probe
     from hermes_cli.hardware.selection import device_names, reserve_bytes, select_devices

@@ -54,7 +54,7 @@ def plan_engine(
     """Show how an engine runs a model, or write the file that starts it.
 
     Raises:
-        UsageError: the name is no model of the catalogue, or the GPUs cannot be used so.
+        UsageError: the name is not a model of the catalogue, or the GPUs cannot be used so.
         DoesNotFitError: it does not fit.
     """
     launch = _plan(name, catalogue, machine, options)
@@ -196,7 +196,7 @@ def _write(launch: Launch, write: WriteOptions, console: Console) -> None:
             with path.open("w" if write.force else "x", encoding="utf-8") as opened:
                 opened.write(file.text)
         except FileExistsError:
-            raise UsageError(f"{path} is there already.", hint="--force replaces it; --output names another.") from None
+            raise UsageError(f"{path} already exists.", hint="--force replaces it; --output names another.") from None
         except OSError as error:
             raise HermesError(f"{path} cannot be written: {error.strerror}.", hint="choose another --output.") from None
         console.text(f"{path}\n")

@@ -148,7 +148,7 @@ def _show(
         console.note(f"it fits · {how}; overhead is what a backend usually takes")
     else:
         short = max(share.part.total - share.room for share in placement.shares)
-        console.warn(f"it does not fit: {memory_size(short)} are missing; what would: hermes recommend")
+        console.warn(f"it does not fit: {memory_size(short)} more memory is needed; what fits: hermes recommend")
 
 
 def _device_name(share: DeviceShare, machine: Machine) -> str:

@@ -46,7 +46,7 @@ def command(
                 console.note(f"the log of {server.address} is {server.log}")
     else:
         console.note(
-            "no server runs; start one: hermes serve NAME, or in the background: hermes serve NAME --background"
+            "no server is running; start one: hermes serve NAME, or in the background: hermes serve NAME --background"
         )
     console.document({"servers": documents})
 

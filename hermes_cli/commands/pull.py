@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -107,7 +107,7 @@ def command(
         space.check()
     if not names and not yes and space.needed:
         _confirm(gigabytes(space.needed), console)
-    with show_progress(states, console) as on_progress:
+    with _tell_what_is_kept(files, console), show_progress(states, console) as on_progress:
         paths = _fetch(files, here, on_progress, policy, verify=verify, force=force)
     console.document(_document("done", targets, here, states, paths), indent=None)
     console.text("".join(f"{path}\n" for path in _shown(targets, here, paths)))
@@ -151,7 +151,7 @@ def _embeds(path: Path) -> bool:
     from hermes_cli.gguf.header import read_header
     from hermes_cli.gguf.shards import pooling_of
 
-    with suppress(HermesError, OSError):  # it is no GGUF file: whoever opens it says so
+    with suppress(HermesError, OSError):  # it is not a GGUF file: whoever opens it says so
         return pooling_of(read_header(path)) is not None
     return False
 
@@ -167,6 +167,19 @@ def _recommended(catalogue: Catalogue, machine: Machine) -> str:
 
         raise nothing_fits(catalogue, machine, RecommendOptions())
     return fitting[0].variant.name
+
+
+@contextmanager
+def _tell_what_is_kept(files: Sequence[RemoteFile], console: Console) -> Iterator[None]:
+    """Say after Ctrl-C how much of the files is here, and that the same command goes on."""
+    from hermes_cli.store.download import file_states
+
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, Exception) and (kept := sum(state.here for state in file_states(files))):
+            console.warn(f"{gigabytes(kept)} are kept; the same command goes on from there")
+        raise
 
 
 def _fetch(
@@ -245,7 +258,7 @@ def _ask_hub(
             files |= dict.fromkeys(listed)
             for file in listed:
                 if not file.etag:
-                    console.warn(f"{endpoint()} states no hash of {file.path}, so its content cannot be checked")
+                    console.warn(f"{endpoint()} publishes no hash of {file.path}, so its content cannot be checked")
             targets.append(target)
         except NetworkError as error:
             model = find_complete(reference, quant, revision, catalogue, room_for_files(machine))
@@ -314,8 +327,8 @@ def _show_fit(target: PullTarget, machine: Machine, write: Callable[[str], None]
         return
     short = max(share.part.total - share.room for share in placement.shares)
     console.warn(
-        f"{target.name} does not fit this machine: {memory_size(short)} are missing "
-        f"for {settings.context:,} tokens of context (computed). What would: hermes recommend"
+        f"{target.name} does not fit this machine: {memory_size(short)} more memory is needed "
+        f"for {settings.context:,} tokens of context (computed). What fits: hermes recommend"
     )
 
 
@@ -323,7 +336,8 @@ def _confirm(size: str, console: Console) -> None:
     answer = console.confirm(f"Fetch {size}?", default=True)
     if answer is None:
         raise UsageError(
-            f"{size} would be fetched, and nobody can be asked.", hint="say that it is meant: hermes pull --yes"
+            f"{size} would be fetched, and there is no terminal to ask on.",
+            hint="to go ahead without the question: hermes pull --yes",
         )
     if not answer:
         console.note("nothing was fetched; another model: hermes pull NAME, all of them: hermes list")
@@ -373,7 +387,7 @@ def default_model(
     is to run the model, for hints; the name in `request` is not looked at.
 
     Raises:
-        NotFoundError: none fits, or none is installed and nobody can be asked.
+        NotFoundError: none fits, or none is installed and there is no terminal to ask on.
         typer.Exit: the answer was no, which is no error.
     """
     from hermes_cli.planning.recommend import recommendations

@@ -136,7 +136,7 @@ def command(
     if engine:
         from hermes_cli.commands.engine_pick import show_engine_pick
 
-        show_engine_pick(engine, best, users, console)
+        show_engine_pick(engine, best, users, console, simulated=machine.simulated)
         if best is None:
             return
     if not fitting:
@@ -144,26 +144,38 @@ def command(
     _show_pick(fitting[0], users, console, alone=engine is None)
     _show_shortfalls(fitting[0], options.purpose, console)
     listed = [Alternative("", candidate) for candidate in fitting[1:]] if every else others
-    if listed:
-        console.text("\n")
-        rows = [
-            (
-                alternative.label,
-                alternative.candidate.variant.name,
-                _context_cell(alternative.candidate),
-                f"{alternative.candidate.placement.total.total / GB:.1f}",
-                two_digits(alternative.candidate.speed.expected),
-                duration(alternative.candidate.first_token.expected),
-                f"{alternative.candidate.quality.points:.1f}" if alternative.candidate.variant.model.generation else "",
-            )
-            for alternative in (Alternative("pick", fitting[0]), *listed)
-        ]
-        console.table(TITLES, rows, right=TITLES[2:], optional=("POINTS",), styles=("bold green",))
+    _show_table(fitting[0], listed, engine, console)
     if fitting[0].placement.gpu_layers <= fitting[0].variant.model.architecture.layers:
         for note in (note.text for note in machine.notes if note.about == "bandwidth"):
             console.note(note)
     if explain:
         _explain(fitting[0], options, console)
+
+
+def _show_table(
+    pick: Recommendation, listed: Sequence[Alternative], engine: EngineRecommendation | None, console: Console
+) -> None:
+    """Show the pick and the alternatives to it; on top what another engine runs better, if one does."""
+    if not (listed or engine):
+        return
+    console.text("\n")
+    rows: list[tuple[str, ...]] = [
+        (
+            alternative.label,
+            alternative.candidate.variant.name,
+            _context_cell(alternative.candidate),
+            f"{alternative.candidate.placement.total.total / GB:.1f}",
+            two_digits(alternative.candidate.speed.expected),
+            duration(alternative.candidate.first_token.expected),
+            f"{alternative.candidate.quality.points:.1f}" if alternative.candidate.variant.model.generation else "",
+        )
+        for alternative in (Alternative("on llama.cpp" if engine else "pick", pick), *listed)
+    ]
+    if engine:
+        from hermes_cli.commands.engine_pick import engine_row
+
+        rows.insert(0, engine_row(engine))
+    console.table(TITLES, rows, right=TITLES[2:], optional=("POINTS",), styles=("bold green",))
 
 
 def _engine_pick(
@@ -174,8 +186,11 @@ def _engine_pick(
         return None
     from hermes_cli.planning.recommend_engine import engine_recommendation
 
-    free = name is None or _means_a_model(name, catalogue)
-    return engine_recommendation(catalogue, machine, options, pick) if free else None
+    if name is not None:
+        meant = ModelNames(catalogue).parse(name)
+        if not isinstance(meant, CatalogueReference) or meant.quantization or meant.repository:
+            return None  # it says the format
+    return engine_recommendation(catalogue, machine, options, pick)
 
 
 def _engine_document(pick: EngineRecommendation | None) -> dict[str, Any] | None:
@@ -184,12 +199,6 @@ def _engine_document(pick: EngineRecommendation | None) -> dict[str, Any] | None
     from hermes_cli.commands.engine_pick import engine_document
 
     return engine_document(pick)
-
-
-def _means_a_model(name: str, catalogue: Catalogue) -> bool:
-    """Return whether a name leaves it free in which format the model comes."""
-    reference = ModelNames(catalogue).parse(name)
-    return isinstance(reference, CatalogueReference) and reference.quantization is reference.repository is None
 
 
 def _models(name: str, catalogue: Catalogue, machine: Machine, options: RecommendOptions) -> tuple[CatalogModel, ...]:
@@ -254,9 +263,7 @@ def _show_pick(pick: Recommendation, users: int, console: Console, *, alone: boo
         shared = f"{users} at once share that context, {share:,} tokens each: {each} each at best"
         console.prose(f"  {shared}", hanging="    ")
     if model.generation:
-        console.prose(
-            f"  quality {pick.quality.points:.1f} points; hermes recommend --explain tells how they come about"
-        )
+        console.prose(f"  quality {pick.quality.points:.1f} points; hermes recommend --explain explains them")
     gpus = gpus_used(pick)
     if alone and gpus > 1:
         console.note(f"  its {gpus} GPUs take turns in llama.cpp; vLLM's tensor parallelism uses them at once.")
@@ -302,7 +309,7 @@ def _show_shortfalls(pick: Recommendation, purpose: Purpose, console: Console) -
             case "wait":
                 reasons.append(f"{duration(has)} to the first token where {duration(needs)} are the most")
     if reasons:
-        console.warn(f"this machine is not for {PLURAL.get(purpose, purpose)}: {'; '.join(reasons)}.")
+        console.warn(f"this machine does not suit {PLURAL.get(purpose, purpose)}: {'; '.join(reasons)}.")
 
 
 def _next(pick: Recommendation) -> str:

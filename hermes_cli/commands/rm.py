@@ -115,7 +115,10 @@ def confirm_removal(what: str, console: Console) -> None:
     """
     answer = console.confirm(f"Remove {what}?")
     if answer is None:
-        raise UsageError(f"{what} would be removed, and nobody can be asked.", hint="say it is meant: --yes")
+        raise UsageError(
+            f"{what} would be removed, and there is no terminal to ask on.",
+            hint="to go ahead without the question, add --yes",
+        )
     if not answer:
         console.note("nothing was removed")
         raise typer.Exit

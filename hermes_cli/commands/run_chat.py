@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from hermes_cli.models.resolve import ModelRequest
     from hermes_cli.tools.toolbox import Toolbox
 
+KEY_VARIABLE = "HERMES_LLM_ENDPOINT_KEY"
 FEW_SESSIONS = 3
 HISTORY = "chat-history"  # of lines that were typed, in the data folder
 
@@ -241,7 +242,10 @@ def _source(endpoint: str | None, settings: ModelRequest, console: Console, prew
     if not endpoint:
         return LocalModels(settings, console, prewarm)
     from hermes_cli.chat.endpoint.endpoint_backend import Endpoint
+    from hermes_cli.server.running import key_of
 
+    if key := key_of(endpoint):  # of a server of this user, who need not copy it
+        os.environ.setdefault(KEY_VARIABLE, key)
     return Endpoint(endpoint, prewarm.event_loop, console.note, console.warn)
 
 

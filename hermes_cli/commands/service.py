@@ -98,7 +98,7 @@ def install(
         return
     before = manager.file.read_text(encoding="utf-8") if manager.file.exists() else None
     if before not in {None, text} and not yes:
-        console.note(f"{manager.file} is there already, with another command.")
+        console.note(f"{manager.file} already exists, with another command.")
         if not console.confirm("Replace it?"):
             raise UsageError("nothing was changed.", hint="replace it without a question: --yes")
     for folder in (manager.file.parent, paths.log_dir()):

@@ -213,7 +213,7 @@ def _show_banner(info: ServerInfo, console: Console) -> None:
         console.warn("  anybody who can reach this address may use it: --insecure")
     shown = key or ("YOUR-KEY" if settings.keys else "none")
     with_key = f" -H 'Authorization: Bearer {shown}'" if shown != "none" else ""
-    variable = f"HERMES_LLM_ENDPOINT_KEY={shown} " if shown != "none" else ""
+    variable = "HERMES_LLM_ENDPOINT_KEY=YOUR-KEY " if settings.keys and not key else ""
     console.text(f"\n  in a browser    {address}\n")
     console.text(f"  in a terminal   {variable}hermes chat --endpoint {address}\n")
     console.text(f"  with curl       curl {address}/v1/chat/completions{with_key} --json {shlex.quote(EXAMPLE)}\n")

@@ -175,7 +175,7 @@ def export(
                 file.write(text)
         except FileExistsError:
             hint = "choose another name, or write over it: --force"
-            raise UsageError(f"{path} is there already.", hint=hint) from None
+            raise UsageError(f"{path} already exists.", hint=hint) from None
         except OSError as error:
             raise HermesError(f"{path} cannot be written: {error.strerror}.", hint="choose another place.") from None
         console.note(f"written to {output}")

@@ -40,7 +40,7 @@ def command(
 ) -> None:
     """Stop servers of this user. Running requests may finish, as long as the server's --grace lasts."""
     if names and every:
-        raise UsageError("--all and names exclude each other.", hint="leave one of them out.")
+        raise UsageError("--all and names cannot be used together.", hint="leave one of them out.")
     servers = running_servers()
     chosen = servers if every or not names else [_named(name, servers) for name in names]
     if not names and not every and len(servers) > 1:
@@ -49,7 +49,7 @@ def command(
         _stop(server, console, force=force)
         console.note(f"stopped {server.address} ({', '.join(server.models)})")
     if not chosen:
-        console.note("no server runs")
+        console.note("no server is running")
     console.document({"stopped": [{"address": f"{server.address}/v1", "pid": server.pid} for server in chosen]})
 
 
@@ -73,7 +73,7 @@ def _named(name: str, servers: list[RunningServer]) -> RunningServer:
 
 def _several(servers: list[RunningServer]) -> UsageError:
     return UsageError(
-        f"{len(servers)} servers run: {names_of(servers)}.",
+        f"{len(servers)} servers are running: {names_of(servers)}.",
         hint=f"say which by its port: hermes stop {servers[0].port}; or hermes stop --all",
     )
 
@@ -98,7 +98,9 @@ def _stop(server: RunningServer, console: Console, *, force: bool) -> None:
     except psutil.NoSuchProcess:
         return
     except psutil.AccessDenied:
-        raise HermesError(f"process {server.pid} may not be ended.", hint="it runs with other rights: sudo") from None
+        raise HermesError(
+            f"process {server.pid} may not be stopped by you.", hint="it runs with other rights: sudo"
+        ) from None
     except psutil.TimeoutExpired:
         raise HermesError(
             f"the server at {server.address} still runs.", hint=f"end it at once: hermes stop {server.port} --force"

@@ -99,7 +99,7 @@ def _report(results: Sequence[FileCheck], console: Console) -> None:
         else:
             hint = f"remove damaged files and import a good copy: {shlex.join(['hermes', 'rm', *names])}"
         wrong_of_all = f"{len(wrong)} of {counted(len(results), 'file')} {'is' if len(wrong) == 1 else 'are'}"
-        raise IntegrityError(f"{wrong_of_all} not as it should be: {', '.join(names)}.", hint=hint)
+        raise IntegrityError(f"{wrong_of_all} damaged or incomplete: {', '.join(names)}.", hint=hint)
 
 
 @contextmanager

@@ -197,7 +197,7 @@ class Engine(Protocol):
         Raises:
             UsageError: a value of the request makes no sense to this model.
             ContextFullError: the prompt alone fills the context length.
-            QueueFullError: too many requests wait already.
+            QueueFullError: too many requests are waiting already.
             EngineDiedError: the child ended while it worked on this; the next request starts another one.
             EngineError: llama.cpp failed, or the grammar cannot be met.
         """
@@ -206,7 +206,7 @@ class Engine(Protocol):
         """Return the embeddings of texts. Cancelling it cancels the request.
 
         Raises:
-            UsageError: the model makes no embeddings, or not in this length; or a number is no token.
+            UsageError: the model makes no embeddings, or not in this length; or a number is not a token.
             ContextFullError: a text is longer than the context length, and is not to be cut.
             QueueFullError, EngineDiedError, EngineError: as `generate` does.
         """
@@ -218,7 +218,7 @@ class Engine(Protocol):
         """Return the bytes of tokens, control tokens included.
 
         Raises:
-            UsageError: a number is no token.
+            UsageError: a number is not a token.
         """
 
     async def stats(self) -> EngineStats:

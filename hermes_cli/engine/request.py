@@ -98,7 +98,7 @@ class SamplingOptions:
     seed: int | None = _number(None, 0, MAX_SEED)
 
     def __post_init__(self) -> None:
-        """Check every value; UsageError names one that is no number or not in its range."""
+        """Check every value; UsageError names one that is not a number or not in its range."""
         for name, parameter in PARAMETERS.items():
             value = getattr(self, name)
             if not parameter.accepts(value) and not (name == "seed" and value is None):

@@ -43,7 +43,7 @@ def pooling_of(header: GGUFHeader) -> Literal["mean", "cls", "last"] | None:
 
 
 def why_no_chat(header: GGUFHeader) -> str | None:
-    """Return what a file is that is no model to chat with, None if it is one or a shard of one."""
+    """Return what a file is that is not a model to chat with, None if it is one or a shard of one."""
     kind = header.text("general.type") or ""
     architecture = header.text("general.architecture") or ""
     if part := PARTS.get(kind) or PARTS.get(architecture):
@@ -76,11 +76,11 @@ def _why_no_chat_by_tensors(header: GGUFHeader, architecture: str) -> str | None
 
 
 def check_chats(header: GGUFHeader, name: str) -> None:
-    """Raise IntegrityError if a file is no model to chat with; `name` is for the message."""
+    """Raise IntegrityError if a file is not a model to chat with; `name` is for the message."""
     if why := why_no_chat(header):
         usual = "give the model's own file; hermes show tells them apart."
         hint = f"offer it to programs: hermes serve {name}" if pooling_of(header) else usual
-        raise IntegrityError(f"{name} is no model to chat with: it is {why}.", hint=hint)
+        raise IntegrityError(f"{name} is not a model to chat with: it is {why}.", hint=hint)
 
 
 def shard_paths(path: Path, split: Split) -> tuple[Path, ...]:

@@ -78,7 +78,7 @@ def read_corrections(path: Path) -> Corrections:
     """Read the file.
 
     Raises:
-        UsageError: it cannot be read, is no YAML, or says something that cannot be.
+        UsageError: it cannot be read, is not YAML, or says something that cannot be.
     """
     import yaml  # noqa: PLC0415 - 20 ms, and few machines have the file
 
@@ -90,7 +90,7 @@ def read_corrections(path: Path) -> Corrections:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise UsageError(f"{path} cannot be read: {reason}.", hint=HINT) from None
     except yaml.YAMLError as error:
-        raise UsageError(f"{path} is no YAML: {' '.join(str(error).split())}.", hint=HINT) from None
+        raise UsageError(f"{path} is not YAML: {' '.join(str(error).split())}.", hint=HINT) from None
     except msgspec.ValidationError as error:
         raise UsageError(f"{path}: {error}.", hint=HINT) from None
     for name, part in (("ram", corrections.ram), *corrections.gpus.items()):

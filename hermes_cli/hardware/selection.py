@@ -48,7 +48,7 @@ def reserve_bytes(text: str | None) -> int | None:
     """Return the bytes of `--reserve`; None if it is not given.
 
     Raises:
-        UsageError: it is no size.
+        UsageError: it is not a size.
     """
     if text is None:
         return None

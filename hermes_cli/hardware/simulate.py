@@ -96,7 +96,7 @@ def parse_size(text: str, what: str) -> int:
         what: where it was typed, for the message ("--ram").
 
     Raises:
-        UsageError: it is no size, less than 1 MiB, or more than 100 TiB.
+        UsageError: it is not a size, less than 1 MiB, or more than 100 TiB.
     """
     shown = f"{text[:40]}…" if len(text) > 40 else text  # noqa: PLR2004 - more does not help to recognise it
     match = _SIZE.fullmatch(text.strip())
@@ -104,7 +104,7 @@ def parse_size(text: str, what: str) -> int:
         match = None
     size = int(float(match[1]) * _FACTOR[(match[2] or "G").upper()]) if match else 0
     if not match:
-        fault, limit = f"{shown!r} is no size of memory", "a number with M, G or T"
+        fault, limit = f"{shown!r} is not a size of memory", "a number with M, G or T"
     elif size < MIB:
         fault, limit = f"{shown} is too little", "at least 1M"
     elif size > LARGEST_SIZE:
@@ -295,7 +295,9 @@ def _chip(name: str, ram: int) -> Gpu:
     """The chip of that name that is sold with that much memory, which also tells variants apart."""
     chips = [chip for chip in gpus_named(name) if chip.vendor == "apple"]
     if not chips:
-        raise UsageError(f"--apple: {name} is no chip of Apple's.", hint=f'cards are named with --gpu: --gpu "{name}"')
+        raise UsageError(
+            f"--apple: {name} is not a chip of Apple's.", hint=f'cards are named with --gpu: --gpu "{name}"'
+        )
     for chip in chips:
         if ram in {size * GIB for size in chip.sizes}:
             return chip

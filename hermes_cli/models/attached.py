@@ -132,7 +132,7 @@ def _check_settings(request: ModelRequest) -> None:
 def _named(typed: str, catalogue: Catalogue) -> tuple[str, CatalogModel | None, Path | None]:
     """Return the name to be shown, the model of the catalogue, and files on this disk that have its tokenizer.
 
-    The file's own template counts where it is no model of the catalogue.
+    The file's own template counts where it is not a model of the catalogue.
     """
     if not typed:
         raise UsageError(
@@ -153,7 +153,7 @@ def _named(typed: str, catalogue: Catalogue) -> tuple[str, CatalogModel | None, 
         names = (header.text("general.name") or "", path.stem)
         return path.stem, identify(names, header.number, catalogue), path
     raise UsageError(
-        f"{typed} is no model of the catalogue, and no file here.",
+        f"{typed} is not a model of the catalogue, and no file here.",
         hint="name the model as `hermes list` does, or give the path of its GGUF file or of its folder.",
     )
 

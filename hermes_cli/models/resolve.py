@@ -82,7 +82,7 @@ def resolve(request: ModelRequest, catalogue: Catalogue) -> ResolvedModel:
     Raises:
         NotFoundError: it is not on this disk.
         UsageError: no source documents YaRN for it, or its template cannot be used.
-        IntegrityError: its header cannot be read, or it is no model to chat with.
+        IntegrityError: its header cannot be read, or it is not a model to chat with.
     """
     from hermes_cli.gguf.shards import check_chats, pooling_of  # noqa: PLC0415 - the name is checked first
     from hermes_cli.prompting.choose import identify  # noqa: PLC0415

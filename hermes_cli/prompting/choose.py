@@ -175,7 +175,7 @@ class _Chooser:
         others = [other for other in TURN_TOKENS if other not in {markup, "alpaca"} and self._reads(other)]
         if markup is None or self._reads(markup) or not others:
             return ""
-        return f"the file's is another model's, {TURN_TOKENS[markup][0]} is no token of its vocabulary"
+        return f"the file's is another model's, {TURN_TOKENS[markup][0]} is not a token of its vocabulary"
 
     def _reads(self, markup: Markup) -> bool:
         return all(map(self.file.knows, TURN_TOKENS[markup]))

@@ -114,7 +114,7 @@ def enforceable(schema: Json, about: str, *, notes: list[str] | None = None, len
     try:
         text = json.dumps(schema)
     except (RecursionError, TypeError, ValueError):
-        raise UsageError(f"{about}: it is no JSON, or too deep.", hint="write it as JSON.") from None
+        raise UsageError(f"{about}: it is not JSON, or too deep.", hint="write it as JSON.") from None
     key = hashlib.sha256(repr((text, about, notes is None, lenient)).encode()).digest()
     result = _results.get(key)
     if result is None:

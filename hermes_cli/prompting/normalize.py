@@ -151,7 +151,7 @@ def _faults(value: object, place: str) -> Iterator[UsageError]:
     """Yield the values that are not of JSON, which is not too deep."""
     if not _is_json(value):
         if isinstance(value, dict):
-            yield _refused(place, "has a key that is no string")
+            yield _refused(place, "has a key that is not a string")
         elif isinstance(value, float):
             yield _refused(place, "is not a finite number")
         else:

@@ -79,7 +79,7 @@ class Checker:
     def result(self) -> dict[str, Json]:
         """Return the schema as the grammar engine is to read it.
 
-        Raise UsageError if it is no schema, too large, without end, or has a word that cannot be enforced.
+        Raise UsageError if it is not a schema, too large, without end, or has a word that cannot be enforced.
         """
         made = self._schema(self._document, Place())
         definitions: dict[str, Json] = {}
@@ -133,7 +133,7 @@ class Checker:
         if isinstance(written, bool):
             return written
         if not isinstance(written, dict):
-            self.wrong(place, "something that is no schema stands")
+            self.wrong(place, "something that is not a schema stands")
         written = {word: value for word, value in written.items() if value is not None or word == "const"}
         if keywords.is_never(written.get("not")):
             return False
@@ -163,7 +163,7 @@ class Checker:
         elif word in keywords.UNSUPPORTED and value != keywords.WITHOUT_EFFECT.get(word, keywords.UNSUPPORTED):
             self.refuse(word, node.place)
         elif meant := _meant(word):
-            self.refuse(word, node.place, f"is no word of JSON Schema (`{meant}` is)")
+            self.refuse(word, node.place, f"is not a word of JSON Schema (`{meant}` is)")
 
     def _leave_out(self, error: MalformedError) -> None:
         if not self.lenient:
@@ -182,7 +182,7 @@ class Checker:
         """Read schemas by name, or by a pattern of names."""
         value = {} if value == [] else value  # PHP writes an empty object so
         if not isinstance(value, dict):
-            self.wrong(node.place, f"`{word}` is no object")
+            self.wrong(node.place, f"`{word}` is not an object")
         if len(value) > keywords.MOST_PROPERTIES:
             self.wrong(node.place, f"there are {len(value):,} properties, more than {keywords.MOST_PROPERTIES:,},")
         made = {}
@@ -197,7 +197,7 @@ class Checker:
     def inner(self, node: Node, word: str, value: Json) -> None:
         """Read one schema."""
         if word == "additionalProperties" and not isinstance(value, (bool, dict)):
-            self.wrong(node.place, f"`{word}` is no schema")  # the object is closed then, as if it were not there
+            self.wrong(node.place, f"`{word}` is not a schema")  # the object is closed then, as if it were not there
         node.made[word] = self._part(value, node.place.below(word))
 
     def unevaluated(self, node: Node, word: str, value: Json) -> None:
@@ -213,7 +213,7 @@ class Checker:
         value = self._followed(value)
         words = {} if value is True else value
         if not isinstance(words, dict):
-            self.wrong(node.place, f"`{word}` is no object")
+            self.wrong(node.place, f"`{word}` is not an object")
         said = {name: part for name, part in words.items() if name not in keywords.ANNOTATIONS and part is not None}
         if said.pop("type", "string") == "string" and not said:
             return
@@ -236,7 +236,7 @@ class Checker:
     def several(self, node: Node, word: str, value: Json) -> None:
         """Read a list of schemas."""
         if not isinstance(value, list) or not value:
-            self.wrong(node.place, f"`{word}` is no list, or an empty one,")
+            self.wrong(node.place, f"`{word}` is not a list, or an empty one,")
         beside = self._names_beside(node, word) if word in keywords.IN_PLACE else NO_NAMES
         node.made[word] = [
             self._part(part, node.place.below(word, index, beside=beside)) for index, part in enumerate(value)
@@ -280,7 +280,7 @@ class Checker:
     def _find(self, reference: Json, place: Place) -> tuple[str | None, Json]:
         """Return the pointer and the target of a reference; None and True if it cannot be followed."""
         if not isinstance(reference, str):
-            self.wrong(place, "`$ref` is no text")
+            self.wrong(place, "`$ref` is not text")
         try:
             return self._references.find(reference)
         except LostReferenceError as error:

@@ -114,7 +114,7 @@ FREE_FORMATS = frozenset({"password", "binary", "float", "double", "path", "file
 def pattern(checker: Checker, place: Place, word: str, value: Json) -> str | None:
     """Return a regular expression for the engine, None where it is left out."""
     if not isinstance(value, str):
-        checker.wrong(place, f"`{word}` is no text")
+        checker.wrong(place, f"`{word}` is not text")
     try:
         return to_rust(value)
     except PatternError as error:
@@ -174,7 +174,7 @@ def bound_integers(made: dict[str, Json]) -> None:
 def _constant(checker: Checker, node: Node, word: str, value: Json) -> None:
     values = [value] if word == "const" else value
     if not isinstance(values, list) or not values:
-        checker.wrong(node.place, "`enum` is no list, or an empty one,")
+        checker.wrong(node.place, "`enum` is not a list, or an empty one,")
     if all([_is_exact(checker, node.place, word, item) for item in values]):  # noqa: C419 - a note for each
         node.made[word] = value
 
@@ -250,7 +250,7 @@ def _pattern(checker: Checker, node: Node, word: str, value: Json) -> None:
 def _format(checker: Checker, node: Node, word: str, value: Json) -> None:
     kinds = node.written.get("type", "string")
     if not isinstance(value, str):
-        checker.wrong(node.place, "`format` is no text")
+        checker.wrong(node.place, "`format` is not text")
     if value in PATTERN_FORMATS:
         node.also({"pattern": PATTERN_FORMATS[value]})
     elif value in INT_FORMATS:
@@ -264,7 +264,7 @@ def _format(checker: Checker, node: Node, word: str, value: Json) -> None:
 
 def _required(checker: Checker, node: Node, word: str, value: Json) -> None:
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-        checker.wrong(node.place, f"`{word}` is no list of names")
+        checker.wrong(node.place, f"`{word}` is not a list of names")
     node.made[word] = list(dict.fromkeys(value))
 
 

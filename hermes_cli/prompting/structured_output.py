@@ -162,7 +162,7 @@ def _arguments(name: str, parameters: object, notes: list[str] | None) -> str:
     """Return the schema of a tool's arguments as Lark takes it: an object, empty where no parameters are described."""
     about = f"the parameters of tool {name}"
     if not isinstance(parameters, dict | None):
-        raise UsageError(f"{about} are no JSON schema.", hint='write them like this: {"type": "object", …}.')
+        raise UsageError(f"{about} are not a JSON schema.", hint='write them like this: {"type": "object", …}.')
     return enforceable(_of_object(parameters or {}, about), about, notes=notes, lenient=notes is not None)
 
 

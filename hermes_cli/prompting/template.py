@@ -76,7 +76,7 @@ class ChatTemplate:
 
 
 def read_template(path: Path) -> str:
-    """Return the source of a template in a file; raise UsageError if it cannot be read, or is no text."""
+    """Return the source of a template in a file; raise UsageError if it cannot be read, or is not text."""
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:

@@ -8,7 +8,7 @@ thoughts and calls in it, and only what stands in the calls is constrained:
     l0, m0   the same, not ending in text: no two texts stand side by side, or a tag could be spelled in two halves.
 
 Tags are single tokens where the vocabulary has them, else text. Thoughts are free, calls in them too. Outside of them
-`<tool_call>` in letters is no text: what the parser would take for a call is one.
+`<tool_call>` in letters is not text: what the parser would take for a call is one.
 """
 
 from __future__ import annotations

@@ -78,12 +78,14 @@ class RefusedError(HTTPException):
 
 
 class ErrorObject(msgspec.Struct, frozen=True):
-    """An error. `param` is the path of the field that is to blame."""
+    """An error. `param` is the path of the field that is to blame; the numbers, of a prompt that is too long."""
 
     message: str
     type: str
     param: str | None
     code: str | None
+    n_prompt_tokens: int | msgspec.UnsetType = msgspec.UNSET  # as llama.cpp's server names them
+    n_ctx: int | msgspec.UnsetType = msgspec.UNSET
 
 
 class ErrorBody(msgspec.Struct, frozen=True):
@@ -123,6 +125,7 @@ class Problem:
     code: str | None = None  # a short name for programs
     headers: Mapping[str, str] | None = None  # beside the usual ones
     details: dict[str, Any] | None = None  # for programs, in Anthropic's shape
+    tokens: tuple[int, int] | None = None  # of a prompt that is too long, and of the context
 
     def body(self, shape: ErrorShape = "openai") -> bytes:
         """Encode it as JSON."""
@@ -136,7 +139,7 @@ class Problem:
         if shape == "ollama":
             return msgspec.json.encode(OllamaErrorBody(message))
         kind = _OPENAI.get(self.status, fault or "server_error")
-        return msgspec.json.encode(ErrorBody(ErrorObject(message, kind, param, self.code)))
+        return msgspec.json.encode(ErrorBody(ErrorObject(message, kind, param, self.code, *(self.tokens or ()))))
 
     def response(self, shape: ErrorShape = "openai") -> Response:
         """Make a reply of it."""
@@ -171,16 +174,19 @@ def problem(
     Its field is `prompt_field`, and `max_tokens` were to be generated; None is any number.
     """
     status, code = next(answer for kind, answer in _STATUSES.items() if isinstance(error, kind))
-    message, param = f"{error.message} {error.hint[:1].upper()}{error.hint[1:]}", None
+    message, param, tokens = f"{error.message} {error.hint[:1].upper()}{error.hint[1:]}", None, None
     if isinstance(error, ContextFullError):
         message, param = _too_long(error, shape, max_tokens), prompt_field
+        if error.prompt_tokens is not None and error.context_length is not None:
+            tokens = error.prompt_tokens, error.context_length
     elif isinstance(error, UsageError):
         param = error.field or None
     elif isinstance(error, NotFoundError):
         param = "model"
         if shape == "ollama":  # words that its clients look for, before they offer to pull it
             message = f"model not found: {message}"
-    return Problem(status, message, param, code, {"Retry-After": str(RETRY_AFTER)} if status in (429, 503) else None)
+    headers = {"Retry-After": str(RETRY_AFTER)} if status in (429, 503) else None
+    return Problem(status, message, param, code, headers, tokens=tokens)
 
 
 def _too_long(error: ContextFullError, shape: ErrorShape, max_tokens: int | None) -> str:

@@ -52,9 +52,9 @@ def read(*parts: bytes) -> Any:  # noqa: ANN401 - as it was sent
     """Return the value of a body that came in these parts.
 
     Raises:
-        json.JSONDecodeError: it is no JSON.
+        json.JSONDecodeError: it is not JSON.
         TooManyValuesError: it has too many values.
-        ValueError: it is no text, or a number has too many digits.
+        ValueError: it is not text, or a number has too many digits.
         RecursionError: its brackets are too deep in one another.
     """
     if sum(map(len, parts)) < LARGE:

@@ -101,7 +101,7 @@ class DetokenizedText(msgspec.Struct, frozen=True):
 
 
 class TokenWithPiece(msgspec.Struct, frozen=True):
-    """A token and its text, or its bytes if they are no text by themselves."""
+    """A token and its text, or its bytes if they are not text by themselves."""
 
     id: int
     piece: str | list[int]

@@ -328,7 +328,7 @@ def _sampling(body: SharedFields) -> dict[str, Any]:
     for token in body.logit_bias or ():
         if not re.fullmatch("[0-9]{1,9}", token):  # more than any vocabulary has
             hint = "POST /tokenize tells ids."
-            raise UsageError(f"has {token[:40]!r}, which is no token id.", field="logit_bias", hint=hint)
+            raise UsageError(f"has {token[:40]!r}, which is not a token id.", field="logit_bias", hint=hint)
     if body.logit_bias:
         options["logit_bias"] = tuple((int(token), bias) for token, bias in body.logit_bias.items())
     if body.seed is not None and body.seed >= 0:

@@ -219,7 +219,7 @@ class Pool:
         model = self._find(name)
         planned, spelled = model.planned, name.casefold()
         if spelled != planned.name.casefold():
-            if self._names.pop(spelled, None) is None:  # found by `*`, which is no name of a model
+            if self._names.pop(spelled, None) is None:  # found by `*`, which is not a name of a model
                 raise NotFoundError(f"there is no model {name[:200]!r} here.", hint="see GET /v1/models")
             aliases = tuple(alias for alias in planned.aliases if alias.casefold() != spelled)
             model.planned = replace(planned, aliases=aliases)

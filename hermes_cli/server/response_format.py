@@ -128,7 +128,7 @@ def _json(field: str, schema: Any, *, strict: bool = False) -> ResponseFormat:  
         try:
             schema = json.loads(schema)
         except (ValueError, RecursionError):
-            raise UsageError("is no JSON.", field=field, hint="send a JSON schema.") from None
+            raise UsageError("is not JSON.", field=field, hint="send a JSON schema.") from None
     if schema == {}:
         return _any_object()
 

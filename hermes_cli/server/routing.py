@@ -91,14 +91,14 @@ def _read(kind: type[BaseModel], parts: Sequence[bytes]) -> BaseModel:
     try:
         value = json_body.read(*parts) if parts else None
     except json.JSONDecodeError as error:
-        reason = f"the body of the request is no JSON: {error.msg} at {error.pos}."
+        reason = f"the body of the request is not JSON: {error.msg} at {error.pos}."
         raise RefusedError(400, reason, "invalid_json") from None
     except json_body.TooManyValuesError:
         raise RefusedError(400, "the body of the request has too many values: send fewer.", "invalid_json") from None
     except (ValueError, RecursionError):  # no UTF-8, endless digits or depth
         raise RefusedError(400, f"the body of the request cannot be read: {_NO_JSON}", "invalid_json") from None
     if not isinstance(value, dict):
-        raise RefusedError(400, f"the body of the request is no JSON object: {_NO_JSON}", "invalid_json")
+        raise RefusedError(400, f"the body of the request is not a JSON object: {_NO_JSON}", "invalid_json")
     return _validated(kind, value)
 
 
@@ -124,7 +124,7 @@ _STATUSES = {
     "404": "There is no such model.",
     "408": "The body did not arrive in time.",
     "413": "The body is too long.",
-    "429": "Too many requests wait already; see Retry-After.",
+    "429": "Too many requests are waiting already; see Retry-After.",
     "500": "Something went wrong here.",
     "503": "Loading, stopping, or the engine died; see Retry-After.",
 }

@@ -143,5 +143,12 @@ def running_servers() -> list[RunningServer]:
     return sorted(servers, key=lambda server: server.started)
 
 
+def key_of(address: str) -> str | None:
+    """Return the key that was made for a running server of this user, by its address as people write it."""
+    wanted = address.rpartition("://")[2].rstrip("/").removesuffix("/v1").replace("localhost", "127.0.0.1")
+    servers = running_servers()
+    return next((server.key for server in servers if server.address.removeprefix("http://") == wanted), None)
+
+
 def _folder() -> Path:
     return paths.data_dir() / "servers"

@@ -222,7 +222,7 @@ class Resolved:
 def read_file(path: Path | None) -> dict[str, SettingValue]:
     """Read a file of settings, or the default one: nothing if that does not exist.
 
-    Raise NotFoundError if there is no such file, UsageError if it is no YAML or has an unknown key.
+    Raise NotFoundError if there is no such file, UsageError if it is not YAML or has an unknown key.
     """
     import yaml  # noqa: PLC0415 - 20 ms, and most servers have no file
 
@@ -238,14 +238,14 @@ def read_file(path: Path | None) -> dict[str, SettingValue]:
     except (OSError, UnicodeDecodeError) as error:
         raise _unreadable(str(place), error, "--config") from None
     except yaml.YAMLError as error:
-        raise UsageError(f"{place} is no YAML: {' '.join(str(error).split())}.", hint="correct it.") from None
+        raise UsageError(f"{place} is not YAML: {' '.join(str(error).split())}.", hint="correct it.") from None
     return from_document(document or {}, str(place))
 
 
 def from_document(document: object, place: str) -> dict[str, SettingValue]:
     """Return the settings in the document of a file; UsageError for an unknown key."""
     if not isinstance(document, dict):
-        raise UsageError(f"{place} is no list of settings.", hint="write lines like this one: port: 8080")
+        raise UsageError(f"{place} is not a list of settings.", hint="write lines like this one: port: 8080")
     for key in document:
         if key not in _TYPES:
             near = difflib.get_close_matches(str(key), _TYPES, 1)

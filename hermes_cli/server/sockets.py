@@ -55,7 +55,7 @@ def listen(host: str, port: int) -> list[socket.socket]:
         raise _unavailable(host, port, error) from None
     if not sockets:
         raise UsageError(
-            f"--host {host} is no address of this machine ({_reason(absent)}).",
+            f"--host {host} is not an address of this machine ({_reason(absent)}).",
             hint="use 127.0.0.1 for this machine alone, 0.0.0.0 for all its addresses.",
         )
     return sockets
@@ -108,6 +108,13 @@ def _bound(family: socket.AddressFamily, address: str, port: int) -> socket.sock
 
 def _unavailable(host: str, port: int, error: OSError) -> HermesError:
     if error.errno == errno.EADDRINUSE:
+        from hermes_cli.server.running import running_servers  # noqa: PLC0415 - only here
+
+        if own := next((server for server in running_servers() if server.port == port), None):
+            return HermesError(
+                f"port {port} is in use by another hermes serve, of {', '.join(own.models)}.",
+                hint=f"stop that one: hermes stop {port}; or take another port: --port 0 takes any that is free.",
+            )
         return HermesError(
             f"port {port} of {host} is in use by another program.",
             hint="take another one: --port 0 takes any that is free.",

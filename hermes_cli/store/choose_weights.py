@@ -49,7 +49,7 @@ def weight_files(repo: str, paths: Iterable[str], *, tokenizer_only: bool = Fals
         return tuple(small)
     if absent := absent_shards(weights):
         raise NotFoundError(
-            f"{repo} has not all of its weights: {absent[0]} is missing.",
+            f"{repo} is incomplete: {absent[0]} is missing.",
             hint="look for another repository of the same model.",
         )
     index = [INDEX] if INDEX in names else []

@@ -118,7 +118,7 @@ def disk_errors(path: Path, missing: int = 0) -> Iterator[None]:
             ) from None
         if error.errno == errno.EFBIG:
             raise DoesNotFitError(
-                f"{path.parent} takes no files of this size (as FAT takes none over 4 GB).",
+                f"{path.parent} cannot hold a file of this size (FAT has a limit of 4 GB).",
                 hint="choose another disk with HF_HOME.",
             ) from None
         if isinstance(error, PermissionError):
@@ -169,7 +169,9 @@ def link_file(source: Path, target: Path, *, copy: bool = False) -> LinkKind:
         if target.exists():
             if target.samefile(real):
                 return "already here"
-            raise HermesError(f"there is another file {target}.", hint="move or remove it, then try again.")
+            raise HermesError(
+                f"{target} already exists, and is another file.", hint="move or remove it, then try again."
+            )
         target.parent.mkdir(parents=True, exist_ok=True)
         target.unlink(missing_ok=True)  # a link that leads nowhere
         if copy:

@@ -89,7 +89,7 @@ def _completed(file: RemoteFile) -> RemoteFile:
         file = ask_headers(file)
     if not file.etag and joined_name(file.path) != file.path:
         raise NetworkError(
-            f"{endpoint()} states no hash of {file.path}, without which raw parts are not joined.",
+            f"{endpoint()} publishes no hash of {file.path}, without which raw parts are not joined.",
             hint="choose another mirror with HF_ENDPOINT.",
         )
     return file

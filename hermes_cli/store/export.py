@@ -49,7 +49,7 @@ def shards(path: Path) -> tuple[Path, ...]:
     """Return all shards of the model that begins with this file.
 
     Raises:
-        InvalidGGUFError: it is no GGUF.
+        InvalidGGUFError: it is not GGUF.
         NotFoundError: a shard is missing.
     """
     split = read_header(path).split
@@ -86,7 +86,9 @@ def to_ollama(source: ExportSource, folder: Path, context: int | None, *, copy: 
     is_new = not target.is_symlink() and not target.exists()
     with link_errors(target):
         if not is_new and (not target.exists() or target.read_text(encoding="utf-8", errors="replace") != text):
-            raise HermesError(f"there is another file {target}.", hint="choose another folder: --into FOLDER")
+            raise HermesError(
+                f"{target} already exists, and is another file.", hint="choose another folder: --into FOLDER"
+            )
     exported = to_folder(source, folder, copy=copy)
     if is_new:
         with link_errors(target), target.open("x", encoding="utf-8") as file:

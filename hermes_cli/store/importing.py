@@ -155,8 +155,8 @@ def _quantization(header: GGUFHeader, claimed: str | None, names: frozenset[str]
 def _labels(found: FoundModel) -> Iterator[str]:
     """Yield the names of a file: by its surroundings, by its file name, and by its header.
 
-    The header's name counts only if the file name does not say Hermes: a file that does, in words that are no model's,
-    is somebody's variation with the header of the original.
+    The header's name counts only if the file name does not say Hermes: a file that does, in words of no model, is
+    somebody's variation with the header of the original.
     """
     yield from found.labels
     yield base_name(found.names[0]).removesuffix(".gguf")

@@ -208,7 +208,7 @@ def _read_model(path: Path, name: str, labels: tuple[str, ...], *, strict: bool 
     try:
         files, (header, *_) = read_model(path)
         if (why := why_no_chat(header)) and not pooling_of(header):
-            return SkippedFile(path, f"{path} is no model to chat with but {why}.")
+            return SkippedFile(path, f"{path} is not a model to chat with but {why}.")
     except HermesError as error:
         if strict:
             raise

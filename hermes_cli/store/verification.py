@@ -27,7 +27,7 @@ class FileCheck:
 
     model: InstalledModel
     file: LocalFile
-    # `verified`: it has the published hash; `damaged`: it has another one, or is no GGUF; `unknown`: no hash is
+    # `verified`: it has the published hash; `damaged`: it has another one, or is not GGUF; `unknown`: no hash is
     # published to compare with, but header and length are those of a GGUF; `missing`: its name leads nowhere;
     # `unreadable`: it cannot be read, or changed while it was; `repaired`: fetched again, and verified
     outcome: Outcome

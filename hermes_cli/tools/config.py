@@ -119,7 +119,7 @@ def read_chat_file(path: Path | None = None) -> ChatFile:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise UsageError(f"{path} cannot be read: {reason}.", hint="correct it, or move it away.") from None
     except yaml.YAMLError as error:
-        raise UsageError(f"{path} is no YAML: {' '.join(str(error).split())}.", hint="correct it.") from None
+        raise UsageError(f"{path} is not YAML: {' '.join(str(error).split())}.", hint="correct it.") from None
     return from_document(document or {}, str(path))
 
 
@@ -196,7 +196,7 @@ def _server(text: str, headers: Mapping[str, str], chat_file: ChatFile) -> McpSe
         except ValueError:
             host = None
         if not host:
-            raise UsageError(f"--mcp {text} is no address.", hint=f"write it like this: {EXAMPLE}")
+            raise UsageError(f"--mcp {text} is not an address.", hint=f"write it like this: {EXAMPLE}")
         return McpAddress(_as_name(host), text, headers)
     words = _split_command(text)
     if len(words) == 1 and shutil.which(words[0]) is None:
@@ -260,7 +260,7 @@ def _header(text: str) -> tuple[str, str]:
     value = value.strip()
     if not colon or not _HEADER_NAME.fullmatch(name) or not value.isascii() or not value.isprintable():
         raise UsageError(
-            "a header of an MCP server is no name, colon and value in ASCII characters.",
+            "a header of an MCP server is not a name, colon and value in ASCII characters.",
             hint='write it like this: "Authorization: Bearer KEY".',
         )
     return name, value

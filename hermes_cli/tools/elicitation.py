@@ -22,6 +22,7 @@ from mcp_types import ElicitRequestFormParams, ElicitRequestParams, ElicitReques
 ATTEMPTS = 3  # at one field, after which the whole question is cancelled
 _YES, _NO = ("y", "yes", "true", "1"), ("n", "no", "false", "0")
 _KINDS = {"string": "text", "integer": "a whole number", "number": "a number", "boolean": "yes or no"}
+_LEAST, _MOST = ("minimum", "minLength", "minItems"), ("maximum", "maxLength", "maxItems")
 _CANCEL = "!"
 Value = str | int | float | bool | list[str]
 Choices = dict[str, str]
@@ -175,7 +176,15 @@ def _prompt(name: str, schema: Mapping[str, Any], *, is_required: bool) -> str:
         kind = f"some of {choices}, with commas between"
     default = schema.get("default")
     empty = "" if is_required and default is None else f"; empty is {'nothing' if default is None else default}"
-    return f"{label} ({kind}{empty}): "
+    return f"{label} ({kind}{_bounds(schema)}{empty}): "
+
+
+def _bounds(schema: Mapping[str, Any]) -> str:
+    least, most = (next((schema[name] for name in names if name in schema), None) for names in (_LEAST, _MOST))
+    unit = " characters" if schema.get("type", "string") == "string" else ""
+    if least is None:
+        return "" if most is None else f", up to {most}{unit}"
+    return f", from {least}{unit}" if most is None else f", {least} to {most}{unit}"
 
 
 def read_field(typed: str, schema: Mapping[str, Any]) -> Value:

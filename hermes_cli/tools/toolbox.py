@@ -97,7 +97,7 @@ class Consent:
             answer = self.ask(question).strip()
         except OSError:
             raise UsageError(
-                f"the model wants a tool run ({question.splitlines()[0]}), and there is no terminal to ask on.",
+                f"the model asks to run a tool ({question.splitlines()[0]}), and there is no terminal to ask on.",
                 hint="add --allow NAME to run that tool without asking, or --yes for all of them.",
             ) from None
         word, _, rest = answer.partition(" ")

@@ -34,7 +34,7 @@ def line_of(text: str, piece: str) -> int:
         ("Q3_K_M: {listed_gb: 17.62}", "Q3_KM: {listed_gb: 17.62}", "there is no quantization Q3_KM"),
         ("same_as: Q6_K,", "same_as: Q6,", "there is no quantization Q6"),
         ("Q4_K_M: {shards: 18}", "Q4_K_M: {shards: 18, parts: 2}", "split in shards or in parts, not both"),
-        ("released: [releases, dated", "relased: [releases, dated", "relased is no key of a model"),
+        ("released: [releases, dated", "relased: [releases, dated", "relased is not a key of a model"),
         ("format: llama-3", "format: llama3", "Invalid enum value 'llama3'"),
         ("sha256: 17823599", "sha256: 1782359", "Expected `str` matching regex"),
     ],

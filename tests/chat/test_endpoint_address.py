@@ -50,7 +50,7 @@ def test_addresses_as_they_are_typed(typed: str, base: str, root: str | None) ->
     ],
 )  # fmt: skip
 def test_what_is_no_address_is_said_to_be_none(typed: str) -> None:
-    with pytest.raises(UsageError, match="is no address of an API"):
+    with pytest.raises(UsageError, match="is not an address of an API"):
         read_address(typed, {})
 
 

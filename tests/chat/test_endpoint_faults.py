@@ -116,7 +116,7 @@ def test_what_breaks_off_keeps_what_came_and_says_so(server: Endpoint, fault: Re
     heard = ask(server.answers(fault, stream(delta(content="again"), STOP)).url)
     assert heard.text == "Hi"
     assert isinstance(heard.error, NetworkError)
-    assert "127.0.0.1 broke off in the middle of the answer" in heard.error.message
+    assert "127.0.0.1 broke the connection in the middle of the answer" in heard.error.message
 
 
 def test_a_server_that_falls_silent_is_given_up(server: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:

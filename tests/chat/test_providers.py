@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import stat
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,7 +79,7 @@ def test_a_stored_key_goes_to_its_host_and_the_environment_counts_before_it(sett
 
 @pytest.mark.parametrize("key", ["", "two words", "käse", "a\x07b"])
 def test_what_cannot_be_a_key(key: str) -> None:
-    with pytest.raises(UsageError, match="that is no key"):
+    with pytest.raises(UsageError, match="that is not a key"):
         store_key(OPENROUTER, key)
 
 
@@ -137,4 +138,26 @@ def test_a_chat_goes_to_the_service_and_nowhere_else(hermes: RunHermes, proxy: t
 def test_a_service_excludes_other_places(hermes: RunHermes) -> None:
     done = hermes("chat", "openrouter:hermes-4-405b", "hi", "--engine", "llama-server")
     assert done.returncode == ExitCode.USAGE
-    assert "--engine and openrouter:hermes-4-405b exclude each other" in done.stderr
+    assert "--engine and openrouter:hermes-4-405b cannot be used together" in done.stderr
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_a_keyring_that_works_holds_the_key(
+    settings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, works: bool
+) -> None:
+    """With a module in the place of the library, which has the same three functions."""
+    raises = "" if works else "    raise RuntimeError('no backend')\n"
+    (tmp_path / "keyring.py").write_text(
+        f"held = {{}}\ndef set_password(app, name, key):\n{raises}    held[app, name] = key\n"
+        f"def get_password(app, name):\n{raises}    return held.get((app, name))\n"
+        f"def delete_password(app, name):\n{raises}    del held[app, name]\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "keyring", raising=False)
+    place = store_key(OPENROUTER, "sk-ring")
+    assert (place == "the system's keyring") == works
+    assert (settings / "keys.json").exists() != works
+    assert stored_key(OPENROUTER.host) == "sk-ring"
+    assert forget_key(OPENROUTER)
+    assert not forget_key(OPENROUTER)
+    monkeypatch.delitem(sys.modules, "keyring", raising=False)

@@ -334,7 +334,7 @@ def test_exports_are_never_written_over_something(tmp_path: Path) -> None:
         path = tmp_path / "talk.json"
         run(here, f"/export json {path}")
         assert [one["content"] for one in json.loads(path.read_text())["messages"]] == ["a", "One."]
-        with pytest.raises(UsageError, match="there already"):
+        with pytest.raises(UsageError, match="already exists"):
             run(here, f"/export json {path}")
         run(here, "/export md")
         assert "One." in shown(here)

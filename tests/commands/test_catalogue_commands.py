@@ -64,7 +64,7 @@ def test_list_without_a_match_says_so(hermes: RunHermes) -> None:
     assert (done.returncode, done.stdout) == (3, "")
     assert "no Hermes model has mistral-large in its name" in done.stderr
     assert "hermes search mistral-large" in done.stderr
-    assert "no Hermes model is all of that" in hermes("list", "--reasoning", "--generation", "2").stderr
+    assert "no Hermes model matches all of this" in hermes("list", "--reasoning", "--generation", "2").stderr
 
 
 @pytest.mark.parametrize(

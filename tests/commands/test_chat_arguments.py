@@ -38,7 +38,7 @@ def test_a_name_may_have_a_colon(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("scale", ["", "half", "nan", "inf"])
 def test_a_scale_that_is_no_number_is_refused(file: Path, scale: str) -> None:
-    with pytest.raises(UsageError, match="is no number"):
+    with pytest.raises(UsageError, match="is not a number"):
         lora_file(f"{file}:{scale}")
 
 

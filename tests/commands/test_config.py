@@ -67,12 +67,12 @@ def test_what_is_set_is_listed_and_taken_out(config: RunHermes, tmp_path: Path) 
         ("context", "1.5", "not a number of tokens"),
         ("yes", "true", "no setting yes"),
         ("endpoint", "http://127.0.0.1", "no setting endpoint"),
-        ("presets.a.b.c", "1", "presets.a.b.c is no setting."),
-        ("presets.", "1", "is no setting."),
+        ("presets.a.b.c", "1", "presets.a.b.c is not a setting."),
+        ("presets.", "1", "is not a setting."),
         ("presets.a.tempo", "1", "no setting tempo"),
         ("serve.prt", "1", "did you mean port?"),
         ("serve.port", "70000", "70000"),
-        ("other.port", "1", "is no setting."),
+        ("other.port", "1", "is not a setting."),
     ],
 )
 def test_what_cannot_be_is_refused(config: RunHermes, tmp_path: Path, key: str, value: str, says: str) -> None:

@@ -100,7 +100,7 @@ def test_a_file_with_a_key_is_for_its_owner_alone(
     [
         (["opencde"], ExitCode.NOT_FOUND, "did you mean opencode?"),
         (["vim"], ExitCode.NOT_FOUND, "hermes connect env"),
-        (["codex"], ExitCode.NOT_FOUND, "no server runs."),
+        (["codex"], ExitCode.NOT_FOUND, "no server is running."),
         (["codex", "--url", "127.0.0.1:9"], ExitCode.NETWORK, "does not answer"),
         (["codex", "--url", "{}", "--model", "x"], ExitCode.NOT_FOUND, "there are: demo"),
         (["codex", "--url", "{}", "--key", "wrong"], ExitCode.NETWORK, "or not with this key"),
@@ -148,7 +148,7 @@ def test_an_item_is_added_to_a_list_and_replaced() -> None:
     assert with_yaml_item(once, "- b: 3\n") == once.replace("b: 2", "b: 3")
     assert yaml.safe_load(once) == [{"a": 1}, {"b": 2}]
     for other in ("a: 1\n", "[a]\n", "- [\n"):
-        with pytest.raises(UsageError, match="no list in YAML"):
+        with pytest.raises(UsageError, match="not a list in YAML"):
             with_yaml_item(other, "- b: 2\n")
 
 
@@ -178,5 +178,5 @@ def test_a_member_is_set_in_json_with_comments(before: str) -> None:
 
 @pytest.mark.parametrize("before", ["[1]", '{"language_models": 3}', '{"a" 1}', '{"a": {', "nonsense", '{"a": "'])
 def test_other_json_is_refused(before: str) -> None:
-    with pytest.raises(UsageError, match="no JSON, or is built otherwise"):
+    with pytest.raises(UsageError, match="not JSON, or is built otherwise"):
         with_json_member(before, ZED_PATH, {})

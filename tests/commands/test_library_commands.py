@@ -105,7 +105,7 @@ def test_rm_says_what_it_would_do_and_needs_a_yes(library: Library, demo: bytes)
     done = library("rm", "hermes-3:8b")
     assert done.returncode == 2
     assert "this frees 4.09 MB" in done.stderr
-    assert "1 file would be removed, and nobody can be asked" in done.stderr
+    assert "1 file would be removed, and there is no terminal to ask on" in done.stderr
     assert "--yes" in done.stderr
     assert name.exists()
 
@@ -198,7 +198,7 @@ def test_verify_tells_what_is_damaged_and_it_is_not_loaded(library: Library, dem
     library.hub.put(REPO, "some-Q8_0.gguf", demo)
     done = library("verify")
     assert done.returncode == 6
-    assert "1 of 2 files is not as it should be: hermes-3:8b:Q4_K_M" in done.stderr
+    assert "1 of 2 files is damaged or incomplete: hermes-3:8b:Q4_K_M" in done.stderr
     assert "hermes verify --repair hermes-3:8b:Q4_K_M" in done.stderr
     (one, other) = library.json("verify", code=6)["files"]
     assert (one["outcome"], one["stated_sha256"]) == ("damaged", hashlib.sha256(demo).hexdigest())

@@ -50,7 +50,7 @@ def test_a_question_alone_is_asked() -> None:
         (["lsit"], "no command lsit", "did you mean hermes list?"),
         (["hermes3"], "no command hermes3", "if it is a model: hermes chat hermes3"),
         (["sessions", "shw"], "hermes sessions has no command shw", "did you mean hermes sessions show?"),
-        (["paths", "hermes-3"], "hermes paths has no use for hermes-3", "hermes paths --help"),
+        (["paths", "hermes-3"], "hermes paths takes no argument hermes-3", "hermes paths --help"),
         (["export"], "hermes export needs NAME", "type it like this: hermes export NAME"),
         (["chat", "demo", "hi", "-c", "4096"], "-c goes on with the latest", "--context 4096"),
         (["chat", "demo", "hi", "-c", "128k"], "-c goes on with the latest", "--context 128k"),

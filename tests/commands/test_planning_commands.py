@@ -64,7 +64,7 @@ def test_kv_type_and_slots_count(hermes: RunHermes) -> None:
         (("plan", "hermes-3:8b", "--gpu", "RTX 9999"), 2, "RTX 9999"),
         (("plan", "hermes-3:8b", "--vram", "lots"), 2, "lots"),
         (("plan", "hermes-3:8b", "--ram", "0"), 2, "0"),
-        (("recommend", ""), 2, "no name of a model"),
+        (("recommend", ""), 2, "not the name of a model"),
         (("recommend", "hermes-4:14b:Q2_K_S"), 3, "no Q2_K_S of hermes-4:14b is known"),
         (("recommend", "--for", "poetry"), 2, "--for poetry is unknown"),
         (("recommend", "--cpu-only", "--gpu", "RTX 4090"), 2, "gpu"),
@@ -159,10 +159,10 @@ def test_recommend_says_that_a_machine_is_not_for_agents(hermes: RunHermes) -> N
     machine = ("--gpu", "GTX 1650", "--ram", "16G")
     done = hermes("recommend", "--for", "agent", *machine)
     assert done.returncode == 0
-    assert "not for agents" in done.stderr
+    assert "does not suit agents" in done.stderr
     assert "layers fit on the GPU" in done.stderr
     assert json.loads(hermes("recommend", "--for", "agent", "--json", *machine).stdout)["shortfalls"]
-    assert "not for" not in hermes("recommend", *machine).stderr
+    assert "does not suit" not in hermes("recommend", *machine).stderr
 
 
 def test_several_gpus_that_take_turns_are_told(hermes: RunHermes) -> None:

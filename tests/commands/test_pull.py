@@ -10,8 +10,8 @@ from pathlib import Path
 import pexpect
 import pytest
 from architectures import write_family
-from conftest import Finished, RunHermes, clean_environment
-from hub_server import Hub, serving
+from conftest import Finished, RunHermes, clean_environment, eventually
+from hub_server import Fault, Hub, serving
 from terminal_rig import hermes_in_terminal
 from tiny_bert import write_tiny_bert
 
@@ -19,6 +19,7 @@ from hermes_cli import paths
 from hermes_cli.catalog.load import shipped_catalogue
 from hermes_cli.catalog.variants import preferred_variants
 from hermes_cli.commands.options import bytes_per_second
+from hermes_cli.errors import ExitCode
 
 REPO, FILE = "NousResearch/Hermes-3-Llama-3.2-3B-GGUF", "Hermes-3-Llama-3.2-3B.Q4_K_M.gguf"
 SHARDS = tuple(f"Model-Q8_0-{number:05}-of-00003.gguf" for number in (1, 2, 3))
@@ -322,7 +323,7 @@ def test_a_mirror_that_states_no_hash_at_all(
     hub.stated, hub.plain = {"size": None, "lfs": None, "blobId": None}, True
     done = pull("somebody/Model-GGUF:Q4_K_M")
     assert done.returncode == 0, done.stderr
-    assert f"{hub.url} states no hash of Model-Q4_K_M.gguf, so its content cannot be checked" in done.stderr
+    assert f"{hub.url} publishes no hash of Model-Q4_K_M.gguf, so its content cannot be checked" in done.stderr
     assert Path(done.stdout.strip()).read_bytes() == paths.asset("demo.gguf").read_bytes()
     again = pull("somebody/Model-GGUF:Q4_K_M")
     assert "0 B to fetch" in again.stderr
@@ -339,3 +340,19 @@ def test_a_mirror_that_states_no_hash_at_all(
     assert json.loads(better.stdout.splitlines()[-1])["paths"] == [done.stdout.strip()]
     checked = hermes("verify", "--json", env=environment)
     assert [one["outcome"] for one in json.loads(checked.stdout)["files"]] == ["verified"]
+
+
+def test_after_ctrl_c_it_says_what_is_kept(hub: Hub, environment: dict[str, str], tmp_path: Path) -> None:
+    hub.faults = [Fault(), *[Fault(stall=1_500_000)] * 9]
+    child = hermes_in_terminal(
+        ["pull", "hermes-3:3b:Q4_K_M"],
+        environment={**clean_environment(), **environment, "TERM": "xterm-256color"},
+        folder=tmp_path,
+    )
+    arriving = (tmp_path / "hub").rglob
+    eventually(lambda: any(part.stat().st_size > 1_000_000 for part in arriving("*.incomplete")))
+    child.sendintr()
+    child.expect(r"MB are kept; the same command goes on from there")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == ExitCode.INTERRUPTED

@@ -156,7 +156,7 @@ def test_show_a_damaged_one(chats: Chats) -> None:
 
 def test_rm_asks(chats: Chats) -> None:
     done = chats("rm", "haiku", code=2)
-    assert "1 session would be removed, and nobody can be asked" in done.stderr
+    assert "1 session would be removed, and there is no terminal to ask on" in done.stderr
     assert "--yes" in done.stderr
     for reply, left in (("n", 2), ("y", 1)):
         terminal = chats.terminal("rm", "haiku")

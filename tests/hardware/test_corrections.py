@@ -100,7 +100,7 @@ def test_a_gpu_that_is_not_here_is_noted(read: Read) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("gpus: [", "is no YAML"),
+        ("gpus: [", "is not YAML"),
         ("just text", "Expected `object`"),
         ("- 1", "Expected `object`"),
         ("cards: {}", "unknown field `cards`"),
@@ -109,7 +109,7 @@ def test_a_gpu_that_is_not_here_is_noted(read: Read) -> None:
         ("ram: {use: no}", "unknown field `use`"),
         ("gpus: {0: {use: maybe}}", "Expected `bool`"),
         ("gpus: {0: {memory: 24}}", "Expected `str | null`"),
-        ("gpus: {0: {memory: much}}", "0: memory: 'much' is no size of memory"),
+        ("gpus: {0: {memory: much}}", "0: memory: 'much' is not a size of memory"),
         ("ram: {memory: 0G}", "ram: memory: 0G is too little"),
         ("ram: {bandwidth: fast}", "ram: bandwidth: 'fast' is no bandwidth"),
         ("ram: {bandwidth: 0}", "is no bandwidth"),

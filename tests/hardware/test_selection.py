@@ -71,5 +71,5 @@ def test_a_reserve_stays_free_on_every_gpu() -> None:
     assert [room_on(device) // GIB for device in found.usable_devices] == [22, 10, 10]
     assert room_on(select_devices(HERE, (), reserve_bytes("0")).devices[0]) == 24 * GIB
     assert select_devices(HERE, (), reserve_bytes(None)) is HERE
-    with pytest.raises(UsageError, match="--reserve: 'much' is no size of memory"):
+    with pytest.raises(UsageError, match="--reserve: 'much' is not a size of memory"):
         reserve_bytes("much")

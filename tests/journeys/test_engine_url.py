@@ -70,7 +70,7 @@ def test_what_makes_no_sense_with_vllm_is_said(hermes: RunHermes, vllm: str, arg
         (["demo", "--context-shift"], ExitCode.USAGE, "--context-shift: llama-server has nothing like it"),
         (["hermes-3:8b"], ExitCode.USAGE, "0.0038 billion parameters, and hermes-3:8b has 8.03"),
         (["dmo"], ExitCode.NOT_FOUND, "did you mean demo"),
-        (["demo", "--endpoint", "127.0.0.1:1"], ExitCode.USAGE, "exclude each other"),
+        (["demo", "--endpoint", "127.0.0.1:1"], ExitCode.USAGE, "cannot be used together"),
     ],
 )
 def test_what_makes_no_sense_is_said(

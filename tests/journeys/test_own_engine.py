@@ -54,7 +54,7 @@ def test_a_start_that_fails(hermes: RunHermes, pids: Callable[[], list[int]], mo
         (["--engine", "vllm", "--rpc", "a:1"], ExitCode.USAGE, "--rpc: vllm has nothing like it"),
         (["--engine", "llama-server", "--rpc", "a"], ExitCode.USAGE, "--rpc a is no HOST:PORT"),
         (["--engine-arg", "x"], ExitCode.USAGE, "--engine-arg: this is for an engine that hermes starts"),
-        (["--engine", "llama-server", "--engine-url", "127.0.0.1:1"], ExitCode.USAGE, "exclude each other"),
+        (["--engine", "llama-server", "--engine-url", "127.0.0.1:1"], ExitCode.USAGE, "cannot be used together"),
         (["--engine", "llama-server", "--yarn"], ExitCode.USAGE, "--yarn: hermes does not set this for llama-server"),
         (["--engine", "llama-server", "--engine-command", "/no/such"], ExitCode.NOT_FOUND, "no program /no/such"),
         (

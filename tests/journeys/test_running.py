@@ -54,7 +54,7 @@ def test_a_server_is_listed_with_its_models_until_it_ends(
     assert f"stopped http://127.0.0.1:{server.port} (demo)" in done.stderr
     assert server.end()[0] == 0
     assert json.loads(hermes("ps", "--json", env=places).stdout) == {"servers": []}
-    assert hermes("stop", env=places).stderr == "no server runs\n"
+    assert hermes("stop", env=places).stderr == "no server is running\n"
 
 
 @POSIX
@@ -70,6 +70,26 @@ def test_the_record_of_a_killed_server_is_removed(server: Process, tmp_path: Pat
     server.process.wait()
     assert running_servers() == []
     assert not record.exists()
+
+
+def test_a_port_that_another_server_of_ours_has(server: Process, hermes: RunHermes, places: dict[str, str]) -> None:
+    done = hermes("serve", "demo", "--port", str(server.port), env=places)
+    assert done.returncode == ExitCode.FAILED
+    assert f"port {server.port} is in use by another hermes serve, of demo." in done.stderr
+    assert f"hermes stop {server.port}" in done.stderr
+
+
+def test_the_key_that_a_server_made_need_not_be_copied(
+    tmp_path: Path, hermes: RunHermes, places: dict[str, str]
+) -> None:
+    with hermes_serve("demo", "--host", "0.0.0.0", cwd=tmp_path, env=places) as server:  # noqa: S104 - with a key
+        for address in (f"http://127.0.0.1:{server.port}/v1/", f"localhost:{server.port}"):
+            done = hermes("chat", "--endpoint", address, "Who are you?", env=places)
+            assert done.stdout.startswith("I am the Hermes demo"), done.stderr
+        stranger = hermes(
+            "chat", "--endpoint", f"localhost:{server.port}", "hi", env={**places, "HERMES_LLM_DATA_DIR": "/nowhere"}
+        )
+        assert stranger.returncode != 0
 
 
 def test_of_several_servers_it_has_to_be_said_which(tmp_path: Path, hermes: RunHermes, places: dict[str, str]) -> None:

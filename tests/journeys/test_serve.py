@@ -131,7 +131,7 @@ def test_a_port_in_use_is_told_before_anything_is_loaded(hermes: RunHermes) -> N
         (("--keep-alive", "soon"), "--keep-alive soon: ", ExitCode.USAGE),
         (("--context", "9999999"), "longer than the 1,024 tokens", ExitCode.USAGE),
         (("--host", "no.such.host.invalid"), "there is no host no.such.host.invalid", ExitCode.USAGE),
-        (("--host", "192.0.2.1"), "--host 192.0.2.1 is no address of this machine", ExitCode.USAGE),
+        (("--host", "192.0.2.1"), "--host 192.0.2.1 is not an address of this machine", ExitCode.USAGE),
         (("--api-key-file", "nowhere"), "the file of keys nowhere cannot be read", ExitCode.USAGE),
         (("--config", "nowhere.yaml"), "there is no file nowhere.yaml", ExitCode.NOT_FOUND),
         (("--for-agent",), "65,536 tokens of context are needed", ExitCode.DOES_NOT_FIT),

@@ -162,7 +162,7 @@ def test_models_that_are_not_in_the_catalogue() -> None:
     mistaken = choose(carried(CHATML_TURNS, LLAMA_TOKENS))
     assert ours(mistaken) is HERMES_4
     assert mistaken.why == (
-        "hermes' own for Hermes 4 (Llama 3 turns): the file's is another model's, <|im_start|> is no token of its vocabulary"
+        "hermes' own for Hermes 4 (Llama 3 turns): the file's is another model's, <|im_start|> is not a token of its vocabulary"
     )
     # Tokens that no markup here has: nothing is better than what the file says.
     assert of_file(choose(carried(CHATML_TURNS, set()))).source == CHATML_TURNS

@@ -226,7 +226,8 @@ def test_tools_that_cannot_be_offered() -> None:
         assert refusal([nameless])[0].startswith("a tool has no name: ")
     assert refusal([tool("f", type="string")])[0] == "the parameters of tool f are of type string, not object."
     assert (
-        refusal([{"function": {"name": "f", "parameters": [1]}}])[0] == "the parameters of tool f are no JSON schema."
+        refusal([{"function": {"name": "f", "parameters": [1]}}])[0]
+        == "the parameters of tool f are not a JSON schema."
     )
     unique = {"tags": {"type": "array", "uniqueItems": True}}
     message = "the parameters of tool f: `uniqueItems` at #/properties/tags cannot be enforced."

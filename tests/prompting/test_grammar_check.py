@@ -96,7 +96,7 @@ MOST_SECONDS = 20.0
 
 
 def resident(pid: int) -> int:
-    with open(f"/proc/{pid}/status", encoding="ascii") as status:  # noqa: PTH123 - it is no path to anything
+    with open(f"/proc/{pid}/status", encoding="ascii") as status:  # noqa: PTH123 - it is not a path to anything
         return next(int(line.split()[1]) << 10 for line in status if line.startswith("VmHWM:"))
 
 

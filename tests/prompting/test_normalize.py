@@ -133,7 +133,7 @@ def test_the_bill_of_claude_code_is_no_part_of_the_prompt() -> None:
         ([{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": 5}}]}], "arguments must be an object"),
         ([{"role": "user", "content": [{"type": "text", "text": "a", "x": {1, 2}}]}], "messages[0].content[0].x is a set"),
         ([{"role": "user", "content": "a", "x": float("nan")}], "messages[0].x is not a finite number"),
-        ([{"role": "user", "content": "a", 5: 6}], "messages[0] has a key that is no string"),
+        ([{"role": "user", "content": "a", 5: 6}], "messages[0] has a key that is not a string"),
     ],
 )  # fmt: skip
 def test_bad_messages_are_refused_with_their_place(given: object, where: str) -> None:

@@ -153,31 +153,31 @@ def test_keywords_without_effect_and_annotations_pass() -> None:
 
 
 def test_a_misspelt_keyword_is_refused() -> None:
-    assert "`minLenght` at # is no word of JSON Schema (`minLength` is)" in refusal({"minLenght": 1})
+    assert "`minLenght` at # is not a word of JSON Schema (`minLength` is)" in refusal({"minLenght": 1})
     assert "`Required`" in refusal({"Required": ["a"]})
 
 
 @pytest.mark.parametrize(
     ("schema", "part"),
     [
-        (3, "is no schema"),
+        (3, "is not a schema"),
         ({"type": "strng"}, "`type` is"),
         ({"type": []}, "`type` is"),
-        ({"enum": []}, "`enum` is no list"),
-        ({"properties": [1]}, "`properties` is no object"),
-        ({"required": "a"}, "`required` is no list"),
-        ({"required": True}, "`required` is no list"),
-        ({"anyOf": []}, "`anyOf` is no list"),
+        ({"enum": []}, "`enum` is not a list"),
+        ({"properties": [1]}, "`properties` is not an object"),
+        ({"required": "a"}, "`required` is not a list"),
+        ({"required": True}, "`required` is not a list"),
+        ({"anyOf": []}, "`anyOf` is not a list"),
         ({"minLength": -1}, "`minLength` is -1"),
         ({"maxItems": 1.5}, "`maxItems` is 1.5"),
         ({"minimum": "1"}, "`minimum` is"),
         ({"minimum": float("inf")}, "`minimum: Infinity`"),
         ({"multipleOf": 0}, "`multipleOf` is not above 0"),
-        ({"pattern": 1}, "`pattern` is no text"),
+        ({"pattern": 1}, "`pattern` is not text"),
         ({"pattern": "("}, "parentheses"),
         ({"pattern": "[b-a]"}, "invalid character class range"),
-        ({"$ref": 1}, "`$ref` is no text"),
-        ({"items": 1}, "is no schema stands at #/items"),
+        ({"$ref": 1}, "`$ref` is not text"),
+        ({"items": 1}, "is not a schema stands at #/items"),
         (False, "which nothing meets"),
     ],
 )

@@ -206,7 +206,7 @@ def test_errors_in_a_stream(rig: House) -> None:
 
 
 def test_errors_before_the_first_event_are_ordinary_ones(rig: House) -> None:
-    full = ask(rig, QueueFullError("8 requests wait already.", hint="ask again later."), stream=True)
+    full = ask(rig, QueueFullError("8 requests are waiting already.", hint="ask again later."), stream=True)
     assert (full.status, full.error["type"], full.headers["retry-after"]) == (429, "rate_limit_error", "1")
     for streamed in (True, False):
         long = ask(rig, messages=[{"role": "user", "content": "x" * 5000}], stream=streamed)

@@ -309,7 +309,7 @@ def test_errors_of_the_server_have_that_shape_too(rig: House) -> None:
     missing = rig.running.post("/api/chat", {"model": "nope", "messages": ASKED})
     assert (missing.status, missing.json["error"][:41]) == (404, "model not found: there is no model 'nope'")
     assert "error" in rig.running.get("/api/nothing").json
-    assert rig.running.ask("POST", "/api/chat", b"{").json["error"].startswith("the body of the request is no JSON")
+    assert rig.running.ask("POST", "/api/chat", b"{").json["error"].startswith("the body of the request is not JSON")
     broken = lines(rig.chat(["a", EngineDiedError("it died.", hint="ask again.")]))
     assert broken[-1] == {"error": "it died. Ask again."}
 

@@ -139,6 +139,7 @@ def test_too_long_a_prompt_is_told_in_the_words_that_agents_read(rig: House, pat
     assert 5000 <= prompt < 5100
     assert "requested 100 output tokens" in said
     assert f"total of at least {prompt + 100} tokens" in said
+    assert (answer.error["n_prompt_tokens"], answer.error["n_ctx"]) == (prompt, 4096)  # as llama.cpp's server has them
 
 
 def test_where_no_sizes_are_known_the_message_stays() -> None:

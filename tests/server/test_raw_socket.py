@@ -241,7 +241,7 @@ def test_a_hundred_megabytes_are_refused_before_they_are_sent(server: Running) -
         assert line.recv(4096).startswith(b"HTTP/1.1 413")
 
 
-# Bodies that are no JSON, or odd JSON
+# Bodies that are not JSON, or odd JSON
 
 
 def chat(content: str) -> bytes:

@@ -236,7 +236,7 @@ def test_an_error_in_a_stream_ends_it_as_failed(rig: House) -> None:
 
 
 def test_an_error_before_the_first_event_is_an_ordinary_one(rig: House) -> None:
-    rig.says([QueueFullError("8 requests wait already.", hint="ask again later.")])
+    rig.says([QueueFullError("8 requests are waiting already.", hint="ask again later.")])
     answer = rig.post("/v1/responses", {"input": "Hi", "stream": True})
     assert (answer.status, answer.headers["retry-after"]) == (429, "1")
     rig.says(["Hello"])
@@ -339,6 +339,13 @@ def test_tools_that_come_as_an_item_are_offered(rig: House) -> None:
     assert response["warnings"] == ["input[0].tools[1] is left out: tools of type web_search are not run here."]
     prompt = "".join(map(str, rig.engine.requests[0].prompt))
     assert prompt.index("get_weather") < prompt.index('"exec"')
+
+
+def test_an_output_without_the_id_of_its_call_belongs_to_the_next_one(rig: House) -> None:
+    call = {"type": "function_call", "name": "f", "arguments": "{}"}
+    response = respond(rig, input=[user("Hi"), call, {"type": "function_call_output", "output": "found"}])
+    assert "warnings" not in response
+    assert "<tool_response>\nfound\n</tool_response>" in "".join(map(str, rig.engine.requests[0].prompt))
 
 
 def test_models_without_reasoning_answer_without() -> None:

@@ -139,8 +139,8 @@ def test_a_bad_value_is_told_with_who_said_it(flags: dict[str, Any], said: str) 
     ("text", "said"),
     [
         ("prot: 1", "there is no setting prot"),
-        ("port: [", "is no YAML"),
-        ("- port", "is no list of settings"),
+        ("port: [", "is not YAML"),
+        ("- port", "is not a list of settings"),
         ("models: [{model: demo, contxt: 1}]", "contxt"),
         ("models: [{context: 64}]", "model"),
         ("models: [{model: a, aliases: [x]}, {model: b, aliases: [x]}]", "two models are called x"),

@@ -67,7 +67,7 @@ ODD: list[tuple[Any, str]] = [
     ({"required": None, "properties": None}, ""),
     ({"type": "OBJECT", "properties": {"a": {"type": "int"}}}, '`type` at #/properties/a is "int"; it is read as integer'),
     ({"properties": {"a": {"type": "custom", "required": True, "enum": [], "anyOf": [], "minimum": "1"}, "b": "text"}}, '`type` is "custom"'),
-    ({"properties": [3], "required": True}, "`properties` is no object"),
+    ({"properties": [3], "required": True}, "`properties` is not an object"),
     ({"properties": {"a": {"$ref": "#/nowhere"}}}, "it points to nothing"),
     ({"properties": {"a": {"$ref": "#/properties/a"}}}, "any arguments are taken"),
     ({"type": "array"}, "any arguments are taken"),

@@ -251,7 +251,7 @@ def test_unknown_ones_are_found_by_their_file_names(tmp_path: Path) -> None:
 
 def test_another_file_of_the_same_name_is_not_overwritten(tmp_path: Path) -> None:
     adopted(put(tmp_path / "a" / "strange.gguf", SMALL))
-    with pytest.raises(HermesError, match="there is another file"):
+    with pytest.raises(HermesError, match="is another file"):
         adopted(put(tmp_path / "b" / "strange.gguf", SMALL + bytes(32)))
     assert (layout.imported_folder(None, None) / "strange.gguf").read_bytes() == SMALL
 
@@ -490,7 +490,7 @@ def test_a_blob_that_is_not_what_its_name_says_is_not_taken_for_it(hub: HubCache
     [
         ("none.gguf", "there is nothing at"),
         ("bad.gguf", "not a GGUF file"),
-        ("mmproj.gguf", "is no model to chat with"),
+        ("mmproj.gguf", "is not a model to chat with"),
     ],
 )
 def test_paths_of_no_model(tmp_path: Path, name: str, says: str) -> None:

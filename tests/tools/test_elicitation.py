@@ -74,7 +74,8 @@ def test_a_form_is_filled_in_field_by_field() -> None:
     assert asked(FORM, typist, told) == {"action": "accept", "content": content}
     first, name = typist.questions[:2]
     assert first.startswith("shop asks: What shall it be?\n")
-    assert "who it is for" in name
+    assert name == "name - who it is for (text, from 2 characters): "
+    assert "count (a whole number, 1 to 9): " in typist.questions
     assert "one of small, large; empty is small" in typist.questions[-2]
     assert told == [
         "name: type at least 2 characters",

@@ -119,13 +119,13 @@ def test_what_is_nothing(given: str) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("a: [", "is no YAML"),
+        ("a: [", "is not YAML"),
         ("[1]", "Expected `object`, got `array`"),
         ("servers: {}", "unknown field `servers`"),
         ("mcp_servers: {a: {comand: [b]}}", "unknown field `comand`"),
         ("mcp_servers: {a: {command: 1}}", "got `int`"),
         ("allow: get_weather", "Expected `array`"),
-        ("\x00", "is no YAML"),
+        ("\x00", "is not YAML"),
     ],
 )
 def test_a_bad_file(tmp_path: Path, text: str, says: str) -> None:

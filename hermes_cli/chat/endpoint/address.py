@@ -92,7 +92,7 @@ def _split(url: str, text: str) -> SplitResult:
     try:
         parts = urlsplit(url)
         valid = parts.port != 0 and bool(parts.hostname) and not re.search(r"[\s\\%]", parts.netloc)
-    except ValueError:  # a port that is no number, an unclosed bracket
+    except ValueError:  # a port that is not a number, an unclosed bracket
         parts, valid = SplitResult("", "", "", "", ""), False
     if parts.username is not None or parts.password is not None:
         raise UsageError(
@@ -101,7 +101,7 @@ def _split(url: str, text: str) -> SplitResult:
         )
     if not valid or parts.scheme not in {"", *_PORTS} or parts.query or parts.fragment:
         raise UsageError(
-            f"--endpoint {text!r} is no address of an API.",
+            f"--endpoint {text!r} is not an address of an API.",
             hint="give it like this: --endpoint http://127.0.0.1:8080/v1.",
         )
     return parts
@@ -126,7 +126,7 @@ def _key(host: str, base: str, environ: Mapping[str, str]) -> tuple[str, str | N
         if not key:
             continue
         if not key.isascii() or not key.isprintable() or " " in key:
-            raise UsageError(f"{variable} holds something that is no key.", hint="copy the key again, without spaces.")
+            raise UsageError(f"{variable} does not hold a key.", hint="copy the key again, without spaces.")
         return variable, key
     return default, stored_key(host)
 

@@ -95,8 +95,8 @@ class EndpointError(Exception):
     def as_broken_answer(self, address: EndpointAddress) -> HermesError:
         """Return the error for an answer that ended too early."""
         return self._context_full(None) or NetworkError(
-            f"{address.host} broke off in the middle of the answer: {self.message}",
-            hint="what came is kept; ask again.",
+            f"{address.host} broke the connection in the middle of the answer: {self.message}",
+            hint="what arrived is kept; ask again.",
         )
 
     def _by_status(self, address: EndpointAddress, model: str) -> HermesError:
@@ -106,7 +106,7 @@ class EndpointError(Exception):
             export += f", or store it: hermes login {provider}"
         if self.location:
             return NetworkError(
-                f"{address.base} sends clients elsewhere, where nothing is sent unasked.",
+                f"{address.base} redirects to another address, which hermes does not follow by itself.",
                 hint=f"if that is right: --endpoint {self.location}",
             )
         if status == HTTPStatus.FORBIDDEN:

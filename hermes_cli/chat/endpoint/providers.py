@@ -121,11 +121,11 @@ def store_key(provider: Provider, key: str) -> str:
     """Store a key in place of an earlier one; return where, in words.
 
     Raises:
-        UsageError: it is no key.
+        UsageError: it is not a key.
     """
     key = key.strip()
     if not key or not key.isascii() or not key.isprintable() or " " in key:
-        raise UsageError("that is no key.", hint=f"copy it again, without spaces: {provider.page}")
+        raise UsageError("that is not a key.", hint=f"copy it again, without spaces: {provider.page}")
     if ring := _keyring():
         with suppress(Exception):  # no service of the system answers
             ring.set_password(APP, provider.name, key)

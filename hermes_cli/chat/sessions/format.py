@@ -105,7 +105,7 @@ def _header(line: bytes, name: str, *, truncated: bool) -> SessionHeader | None:
         if truncated:
             return None
         raise IntegrityError(
-            f"the session {name} does not begin as sessions of hermes do.",
+            f"the session {name} does not begin like a session of hermes.",
             hint=f"look at the file, or remove it: hermes sessions rm {name}",
         ) from None
 

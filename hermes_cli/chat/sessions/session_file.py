@@ -317,7 +317,7 @@ def open_file(path: Path, flags: int) -> FileIO:
     handle = os.open(path, flags | _NO_LINKS, 0o600)
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
-        raise OSError(0, "it is no plain file")
+        raise OSError(0, "it is not a regular file")
     return FileIO(handle, "rb" if flags & (os.O_WRONLY | os.O_RDWR) == 0 else "r+b")
 
 

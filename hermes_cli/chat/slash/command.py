@@ -86,7 +86,7 @@ def run_command(context: ReplContext, line: str) -> None:
         hint = f"did you mean {' or '.join(near)}? /help lists them." if near else "/help lists them."
         raise UsageError(f"there is no command {name}.", hint=f"{hint} A message that begins so: /{name} …")
     if argument and not command.usage:
-        raise UsageError(f"{command.name} takes nothing: {argument[:60]}", hint=f"type {command.name} alone.")
+        raise UsageError(f"{command.name} takes no argument: {argument[:60]}", hint=f"type {command.name} alone.")
     command.run(context, argument)
 
 

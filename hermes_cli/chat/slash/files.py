@@ -86,7 +86,7 @@ def _export(context: ReplContext, argument: str) -> None:
         with path.open("x", encoding="utf-8", errors="replace") as file:
             file.write(text)
     except FileExistsError:
-        raise UsageError(f"{path_text} is there already.", hint="choose another name.") from None
+        raise UsageError(f"{path_text} already exists.", hint="choose another name.") from None
     except (OSError, RuntimeError, ValueError) as error:  # also no such user, or a name that cannot be
         reason = getattr(error, "strerror", None) or error
         raise HermesError(f"{path_text} cannot be written: {reason}.", hint="choose another place.") from None
@@ -113,7 +113,9 @@ def read_attachment(path_text: str) -> Attachment:
             raise NotFoundError(f"{path_text}: {problem}.", hint="give the path of a text file; Tab completes it.")
         size = path.stat().st_size
         if size > MAX_BYTES:
-            raise UsageError(f"{path_text} has {size:,} bytes, and no context holds that.", hint="give a part of it.")
+            raise UsageError(
+                f"{path_text} has {size:,} bytes, which is too much for any context.", hint="give a part of it."
+            )
         text = path.read_bytes().decode("utf-8")
         if "\0" in text:
             raise UsageError(f"{path_text} is not text (it has NUL bytes).", hint="give a text file, not a binary one.")

@@ -130,7 +130,7 @@ def _sampling(options: ChatOptions, name: str, value: str) -> dict[str, float | 
             SamplingOptions(**changed)  # raises UsageError where it is out of range
             return changed
     raise UsageError(
-        f"{name}: {value[:40] or 'nothing'} is no number.", hint=f"/set {name} 0.7, or /set {name} default"
+        f"{name}: {value[:40] or 'nothing'} is not a number.", hint=f"/set {name} 0.7, or /set {name} default"
     )
 
 

@@ -73,7 +73,7 @@ def _compact(context: ReplContext, argument: str) -> None:
         context.console.note("the messages that the summary replaced are in the prompt again")
         return
     if argument:
-        raise UsageError(f"/compact takes nothing: {argument[:60]}", hint="type /compact alone.")
+        raise UsageError(f"/compact takes no argument: {argument[:60]}", hint="type /compact alone.")
     count = compactable(conversation)
     with context.console.working(f"summing up {count:,} messages"):
         summary = context.event_loop.run(summarize(context.backend, conversation, count))

@@ -109,7 +109,7 @@ def copy_to_clipboard(text: str) -> str:
         raw = text.encode("utf-8", "replace")
         if len(raw) > MAX_OSC52 or not sys.stdout.isatty():
             raise HermesError(
-                "there is no clipboard here that this fits into.", hint="write it to a file: /export md answer.md"
+                "no clipboard can hold this much.", hint="write it to a file: /export md answer.md"
             ) from None
         sys.stdout.write(f"\x1b]52;c;{base64.b64encode(raw).decode()}\a")
         sys.stdout.flush()

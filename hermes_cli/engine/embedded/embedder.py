@@ -141,7 +141,7 @@ class Embedder:
         if len(self._jobs) > self._max_queue:
             self._counts["failed"] += 1
             hint = "try again in a moment, or allow more with --max-queue."
-            self._emit(job.id, QueueFullError(f"{len(self._jobs):,} requests wait already.", hint=hint))
+            self._emit(job.id, QueueFullError(f"{len(self._jobs):,} requests are waiting already.", hint=hint))
             return
         self._jobs.append(job)
 
@@ -229,7 +229,7 @@ def _unit(vector: NDArray[np.float32]) -> bytes:
     values = np.asarray(vector, np.float64)
     length = float(np.linalg.norm(values))
     if not np.isfinite(length):
-        raise EngineError("the model made an embedding that is no number.", hint="its file may be damaged.")
+        raise EngineError("the model made an embedding that is not a number.", hint="its file may be damaged.")
     return (values / (length or 1.0)).astype("<f4").tobytes()
 
 

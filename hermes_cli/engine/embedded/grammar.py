@@ -50,7 +50,7 @@ CREDIT, CREDIT_PER_CALL = 1.0, 0.010
 MOST_DIGITS = 320
 LONG = 16  # bytes; taking a token has no limits of llguidance's, and takes time for each byte of it
 
-_SPECIAL = b"\xff"  # llguidance's mark for tokens that are no text
+_SPECIAL = b"\xff"  # llguidance's mark for tokens that are not text
 _NO_TEXT = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN | llama_cpp.LLAMA_TOKEN_ATTR_UNUSED
 _BRACKETED = re.compile(rb"<[^<>\s]+>|\[[^\[\]\s]+\]")  # how special tokens are spelled that somebody added
 _BUG = "this is a bug in hermes or llguidance; please report it with the schema or the tools."
@@ -62,7 +62,7 @@ class Grammars:
     Attributes:
         vocabulary: of a model that stays open as long as this is used.
         tags: those of the given texts that are one token, and so no ordinary text.
-        others: all other tokens that are no text, without those that end a generation.
+        others: all other tokens that are not text, without those that end a generation.
     """
 
     def __init__(self, vocabulary: Vocabulary, tags: Iterable[str] = ()) -> None:
@@ -267,7 +267,7 @@ def apply_mask(mask: bytes, logits: NDArray[np.float32]) -> None:
 
 
 def _pieces(vocabulary: Vocabulary, special: set[int]) -> list[bytes]:
-    """Return the bytes of all tokens, marked if they are no text."""
+    """Return the bytes of all tokens, marked if they are not text."""
     vocab = vocabulary._vocab  # noqa: SLF001 - as above
     write = llama_cpp.llama_token_to_piece
     room = 4096

@@ -33,7 +33,7 @@ COLDEST = 1e-30  # below this temperature 32-bit logits overflow, and only equal
 MIROSTAT_TOKENS = 100  # `m`, from how many tokens mirostat 1 estimates the distribution (common/sampling.cpp)
 MIN_KEEP = 1  # tokens that every sampler leaves
 BLOCK = 64  # tokens of which the likeliest stands for all; fastest from 128,000 to 262,144 tokens
-FLAT = 80.0  # a logit so far below the best has a 32-bit probability near or at zero, whose logarithm is no number
+FLAT = 80.0  # a logit so far below the best has a 32-bit probability near or at zero, whose logarithm is not a number
 ROUNDING = 1e-3  # more than how differently two libraries round a logarithm
 MOST_TEMPLATES = 4  # samplers of DRY that are kept to copy
 

@@ -408,7 +408,7 @@ class RequestQueue:
         """Append a new request; raise QueueFullError if too many wait already."""
         if len(self._waiting) >= self._limit:
             raise QueueFullError(
-                f"{len(self._waiting):,} requests wait already, the most that may.",
+                f"{len(self._waiting):,} requests are waiting already, the most that may.",
                 hint="try again in a moment, or allow more with --max-queue.",
             )
         self._waiting.append(request)

@@ -1,4 +1,4 @@
-"""The vocabulary of a model: tokenize, detokenize, and the tokens that are no text."""
+"""The vocabulary of a model: tokenize, detokenize, and the tokens that are not text."""
 
 from __future__ import annotations
 
@@ -114,11 +114,11 @@ class Vocabulary:
             size = -written
 
     def detokenize(self, tokens: Sequence[int]) -> bytes:
-        """Return the bytes that tokens stand for; a number that is no token is a UsageError."""
+        """Return the bytes that tokens stand for; a number that is not a token is a UsageError."""
         for token in tokens:
             if not 0 <= token < self.size:
                 raise UsageError(
-                    f"{token} is no token; this model's go from 0 to {self.size - 1:,}.",
+                    f"{token} is not a token; this model's go from 0 to {self.size - 1:,}.",
                     hint="take tokens of this model.",
                 )
         return b"".join(map(self.piece, tokens))
@@ -193,7 +193,7 @@ def prompt_tokens(
     A very long one (`COUNTED`) is not tokenized to its end once it has more tokens than the context.
 
     Raises:
-        UsageError: the prompt is empty, or has a number that is no token.
+        UsageError: the prompt is empty, or has a number that is not a token.
     """
     tokens: list[int] = []
     if prompt and isinstance(prompt[0], int):

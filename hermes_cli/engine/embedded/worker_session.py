@@ -224,7 +224,7 @@ class EventQueue:
         self._changed = asyncio.Event()
 
     def put(self, event: Output | Frame | HermesError) -> None:
-        """Append an event; whatever is no text is the last."""
+        """Append an event; whatever is not text is the last."""
         if isinstance(event, TextEvent):
             self._texts.append(event.text)
             self._tokens += event.tokens

@@ -45,7 +45,7 @@ async def dialect_of(client: UpstreamClient, tokenizer: Path | None = None) -> D
     kind = _OWNERS.get(str(whole.get("owned_by")))
     if kind is None or not isinstance(whole.get("max_model_len"), int):
         raise NetworkError(
-            f"what answers at {client.address} is no engine that hermes knows.",
+            f"what answers at {client.address} is not an engine that hermes knows.",
             hint="start vLLM, SGLang or llama-server there; for other servers there is hermes chat --endpoint.",
         )
     path = tokenizer or _folder_of(whole)

@@ -33,7 +33,12 @@ if TYPE_CHECKING:
     from hermes_cli.engine.request import EmbeddingRequest
 
 SHARE_OF_END = 4  # the smallest budget of reasoning that is ended by a sentence, in lengths of the sentence
+# Routes that tell how far an engine is with all of its requests, and what the lines begin with that count. One that is
+# cut off from another node answers as always, and does nothing.
+ACTIVITY = {"vllm": ("/metrics", "vllm:"), "sglang": ("/metrics", "sglang:")}
+STALL_PAUSE, STALL_LOOKS = 12.0, 4  # seconds without an event between looks, and how many must be the same
 METRICS = 2.0  # seconds that an engine gets to tell its counters
+PAUSE, LONGEST_PAUSE = 0.0005, 0.032  # seconds between two reads of a stream: for each that runs, and at most
 # Control tokens of the vocabularies that Hermes models have, beside those that their templates write.
 SPECIAL_TEXTS = (
     *("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>"),
@@ -118,7 +123,7 @@ class UpstreamEngine:
         task = asyncio.ensure_future(self._run(request, sequence))
         self._running[sequence.number] = sequence, task
         try:
-            while not isinstance(event := await sequence.events.get(), Done):
+            while not isinstance(event := await self._next(sequence), Done):
                 if isinstance(event, HermesError):
                     outcome = "failed"
                     raise event
@@ -132,6 +137,32 @@ class UpstreamEngine:
             self._counts["completion_tokens"] += sequence.completion_tokens
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+
+    async def _next(self, sequence: _Sequence) -> Event | HermesError:
+        """Return the next event of a request; an error if the engine tells that it does nothing any more."""
+        seen, quiet = "", 0
+        while sequence.events.empty() and quiet < STALL_LOOKS:
+            with suppress(TimeoutError):
+                return await asyncio.wait_for(sequence.events.get(), STALL_PAUSE)
+            route, beginning = ACTIVITY.get(self._kind(), ("", ""))
+            if route and self._client:
+                _, text = await self._client.look(route, METRICS)
+                activity = "\n".join(line for line in text.splitlines() if line.startswith(beginning))
+                quiet = quiet + 1 if activity == seen else 1
+                seen = activity
+        if sequence.events.empty():
+            seconds = STALL_PAUSE * STALL_LOOKS
+            return EngineDiedError(
+                f"the engine at {self.address} hangs: nothing came of any request for {seconds:.0f} seconds.",
+                hint="its log, or that of another node, may tell why; ask again once it is started anew.",
+            )
+        return sequence.events.get_nowait()
+
+    def _kind(self) -> str:
+        """Return the name of the engine's dialect; empty while that is not known."""
+        loading = self._loading
+        known = loading is not None and loading.done() and not loading.cancelled() and not loading.exception()
+        return loading.result()[0].name if loading and known else ""
 
     async def embed(self, request: EmbeddingRequest) -> Embeddings:  # noqa: ARG002 - as the protocol has it
         """Raise UsageError: upstream engines write text here."""
@@ -203,6 +234,7 @@ class UpstreamEngine:
     async def _open(self) -> tuple[Dialect, ModelInfo]:
         started = time.monotonic()
         self._client = self._client or UpstreamClient(self.address)
+        self._client.pause = lambda: min(len(self._running) * PAUSE, LONGEST_PAUSE)
         with self._errors():
             dialect = await dialect_of(self._client, self._tokenizer)
             try:
@@ -308,7 +340,7 @@ def _within_budget(chunk: Chunk, tracker: ReasoningTracker) -> Chunk:
 def _check_tokens(tokens: Sequence[int], info: ModelInfo) -> None:
     if wrong := next((token for token in tokens if not 0 <= token < info.vocabulary), None):
         raise UsageError(
-            f"{wrong} is no token; this model's go from 0 to {info.vocabulary - 1:,}.",
+            f"{wrong} is not a token; this model's go from 0 to {info.vocabulary - 1:,}.",
             hint="take tokens of this model.",
         )
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
+import msgspec
+
+from hermes_cli.engine.upstream.event_stream import BrokenStreamError, Response, StreamConnection
 from hermes_cli.errors import ContextFullError, EngineError, HermesError, NetworkError, QueueFullError, UsageError
 from hermes_cli.platforms import is_loopback
 
@@ -58,15 +62,15 @@ def read_engine_url(text: str) -> EngineAddress:
         valid = (
             scheme != "unix" and bool(parts.hostname) and parts.port != 0 and not re.search(r"[\s\\%]", parts.netloc)
         )
-    except ValueError:  # a port that is no number
-        raise UsageError(f"--engine-url {text!r} is no address.", hint=_EXAMPLE) from None
+    except ValueError:  # a port that is not a number
+        raise UsageError(f"--engine-url {text!r} is not an address.", hint=_EXAMPLE) from None
     if parts.username is not None:
         raise UsageError(
             "--engine-url: an address with a name or key in it can be read by others on this machine.",
             hint=f"leave it out and put the key into the environment: export {KEY_VARIABLE}=…",
         )
     if not valid or parts.scheme not in _SCHEMES or parts.query or parts.fragment:
-        raise UsageError(f"--engine-url {text!r} is no address.", hint=_EXAMPLE)
+        raise UsageError(f"--engine-url {text!r} is not an address.", hint=_EXAMPLE)
     path = re.sub(r"/v1$", "", parts.path.rstrip("/"))
     return EngineAddress(f"{parts.scheme}://{parts.netloc}{path}")
 
@@ -138,11 +142,14 @@ class UpstreamClient:
         import httpx2  # noqa: PLC0415 - 0.1 s that only upstream engines need
 
         self.address = address
+        self.pause: Callable[[], float] = lambda: 0.0  # seconds between two reads of a stream
         key = os.environ.get(KEY_VARIABLE, "").strip()
         host = urlsplit(address.url).hostname or ""
         local = bool(address.socket) or is_loopback(host)
+        self._key = {"Authorization": f"Bearer {key}"} if key else {}
+        self._is_direct = address.url.startswith("http:") and (local or not _has_proxy(host))
         self._client = httpx2.AsyncClient(
-            headers={"Authorization": f"Bearer {key}"} if key else {},
+            headers=self._key,
             follow_redirects=False,
             transport=httpx2.AsyncHTTPTransport(uds=address.socket) if address.socket else None,
             verify=address.url.startswith("https:"),  # certificates take 50 ms to read
@@ -181,12 +188,57 @@ class UpstreamClient:
             return 0, ""
         return response.status_code, response.text
 
-    async def stream(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
-        """Yield the objects of a stream of server-sent events; closing it closes the connection.
+    async def stream(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[list[dict[str, Any]], None]:
+        """Yield the objects of a stream of server-sent events, those at once that came at once; closing it cancels it.
 
         An error event raises UpstreamError, whatever follows it: vLLM sends `[DONE]` behind one. The other errors are
         those of `get`.
         """
+        stream = self._direct_stream(path, body) if self._is_direct else self._library_stream(path, body)
+        async with aclosing(stream) as batches:
+            async for batch in batches:
+                chunks = [self._parse(data) for data in batch if data and data != b"[DONE]"]
+                for number, chunk in enumerate(chunks):
+                    if "error" in chunk:
+                        if number:
+                            yield chunks[:number]
+                        raise UpstreamError(_status(chunk["error"]), chunk)
+                if chunks:
+                    yield chunks
+
+    async def _direct_stream(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[list[bytes], None]:
+        async with self._direct(path, body, SILENCE) as response:
+            if "event-stream" not in response.content_type:
+                raise self._no_engine()
+            async with aclosing(response.events(self.pause, MAX_EVENT)) as batches:
+                async for batch in batches:
+                    yield batch
+
+    @asynccontextmanager
+    async def _direct(self, path: str, body: Mapping[str, Any], silence: float) -> AsyncIterator[Response]:
+        """Post a body over a connection of its own: a tenth of the library's time."""
+        try:
+            connection = await StreamConnection.open(
+                self.address.url, self.address.socket, connect=CONNECT, silence=silence
+            )
+        except (OSError, TimeoutError) as error:
+            raise self._unreachable(error) from None
+        try:
+            parts = urlsplit(self.address.url)
+            headers = {"Host": parts.netloc, "Content-Type": "application/json", **self._key}
+            response = await connection.post(f"{parts.path}{path}", headers, _data(body))
+            if response.status != HTTPStatus.OK:
+                raise UpstreamError(response.status, _object(await response.body(MAX_BODY)))
+            yield response
+        except TimeoutError:
+            raise self._silent() from None
+        except (OSError, BrokenStreamError) as error:
+            raise self._broken(error) from None
+        finally:
+            connection.close()
+
+    async def _library_stream(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[list[bytes], None]:
+        """Yield the data of events one by one, over TLS or a proxy."""
         import httpx2  # noqa: PLC0415 - as above
 
         async with self._request(path, body, SILENCE) as response:
@@ -194,12 +246,7 @@ class UpstreamClient:
                 raise self._no_engine()
             async with aclosing(aiter(httpx2.EventSource(response, MAX_EVENT))) as events:  # type: ignore[type-var]
                 async for event in events:
-                    data = event.data.strip()
-                    if data and data != "[DONE]":
-                        chunk = self._parse(data.encode())
-                        if "error" in chunk:
-                            raise UpstreamError(_status(chunk["error"]), chunk)
-                        yield chunk
+                    yield [event.data.strip().encode()]
 
     async def _json(self, path: str, body: Mapping[str, Any] | None) -> dict[str, Any]:
         async with self._request(path, body, SHORT) as response:
@@ -211,8 +258,7 @@ class UpstreamClient:
     ) -> AsyncIterator[httpx2.Response]:
         import httpx2  # noqa: PLC0415 - as above
 
-        # Half a surrogate pair, which JSON escapes and command lines can hold, has no UTF-8.
-        data = None if body is None else json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
+        data = None if body is None else _data(body)
         headers = {} if body is None else {"Content-Type": "application/json"}
         timeout = httpx2.Timeout(silence, connect=CONNECT)
         method, url = "GET" if body is None else "POST", f"{self.address.url}{path}"
@@ -229,17 +275,26 @@ class UpstreamClient:
         try:
             yield
         except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.UnsupportedProtocol) as error:
-            raise NetworkError(
-                f"the engine at {self.address} cannot be reached: {_reason(error)}.",
-                hint="check the address, and that it runs.",
-            ) from None
+            raise self._unreachable(error) from None
         except httpx2.TimeoutException:
-            raise NetworkError(f"the engine at {self.address} sends nothing any more.", hint="see its log.") from None
+            raise self._silent() from None
         except (httpx2.HTTPError, httpx2.StreamError, OSError) as error:
-            raise NetworkError(
-                f"the connection to the engine at {self.address} broke: {_reason(error)}.",
-                hint="ask again; its log may tell why.",
-            ) from None
+            raise self._broken(error) from None
+
+    def _unreachable(self, error: BaseException) -> NetworkError:
+        return NetworkError(
+            f"the engine at {self.address} cannot be reached: {_reason(error)}.",
+            hint="check the address, and that it runs.",
+        )
+
+    def _silent(self) -> NetworkError:
+        return NetworkError(f"the engine at {self.address} sends nothing any more.", hint="see its log.")
+
+    def _broken(self, error: BaseException) -> NetworkError:
+        return NetworkError(
+            f"the connection to the engine at {self.address} broke: {_reason(error)}.",
+            hint="ask again; its log may tell why.",
+        )
 
     def _parse(self, data: bytes) -> dict[str, Any]:
         value = _object(data)
@@ -248,7 +303,16 @@ class UpstreamClient:
         return value if isinstance(value, dict) else {"data": value}
 
     def _no_engine(self) -> NetworkError:
-        return NetworkError(f"what answers at {self.address} is no engine that hermes knows.", hint=_EXAMPLE)
+        return NetworkError(f"what answers at {self.address} is not an engine that hermes knows.", hint=_EXAMPLE)
+
+
+def _has_proxy(host: str) -> bool:
+    return bool({"http", "all"} & getproxies().keys()) and not proxy_bypass(host)
+
+
+def _data(body: Mapping[str, Any]) -> bytes:
+    # Half a surrogate pair, which JSON escapes and command lines can hold, has no UTF-8.
+    return json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
 
 
 def _reason(error: BaseException) -> str:
@@ -262,7 +326,7 @@ def _status(error: object) -> int:
 
 def _object(data: bytes) -> object:
     try:
-        return json.loads(data)
+        return msgspec.json.decode(data)
     except (ValueError, RecursionError):
         return " ".join(data[:SHOWN_CHARACTERS].decode("utf-8", "replace").split())
 

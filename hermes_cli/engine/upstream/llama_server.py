@@ -168,8 +168,8 @@ class LlamaServer:
         ids: list[int] = []
         logprobs: list[TokenLogprobs] = []
         told, top = 0, completion.request.top_logprobs
-        async with aclosing(self._client.stream("/completion", self._body(completion))) as events:
-            async for event in events:
+        async with aclosing(self._client.stream("/completion", self._body(completion))) as batches:
+            async for event in (event async for batch in batches for event in batch):
                 text, count = str(event.get("content") or ""), int(event.get("tokens_predicted") or 0)
                 ids += event.get("tokens") or ()
                 if top is not None:

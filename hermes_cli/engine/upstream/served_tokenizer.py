@@ -16,7 +16,6 @@ from hermes_cli.engine.upstream.tokenizer_files import TokenizerFacts
 from hermes_cli.errors import UsageError
 
 MOST_CHARACTERS = 1 << 22  # of all texts whose tokens are kept
-AT_ONCE = 8  # questions
 _OPENING = re.compile(r"[^\w\s]+(?=.)")
 _PROBE = "\n  Hello, wörld 東京 🙂 12345 {}"
 
@@ -29,8 +28,8 @@ class ServedTokenizer:
         self.facts = facts
         self._client, self._model = client, model
         self._known: OrderedDict[str, list[int]] = OrderedDict()
+        self._asking: dict[str, asyncio.Future[list[int]]] = {}
         self._characters = 0
-        self._questions = asyncio.Semaphore(AT_ONCE)
         self._special = _any_of((*facts.control, *facts.added))
         self._added = _any_of(facts.added)
         self._ids = {**facts.added, **facts.control}
@@ -85,16 +84,20 @@ class ServedTokenizer:
     async def _asked(self, text: str) -> list[int]:
         if not text:
             return []
+        while (question := self._asking.get(text)) is not None:  # somebody else asks already
+            await asyncio.wait((question,))
         if (tokens := self._known.get(text)) is not None:
             self._known.move_to_end(text)
             return tokens
-        async with self._questions:
-            tokens = await self._ask(text)
-        if text not in self._known:
-            self._known[text] = tokens
-            self._characters += len(text)
-            while self._characters > MOST_CHARACTERS:
-                self._characters -= len(self._known.popitem(last=False)[0])
+        self._asking[text] = question = asyncio.ensure_future(self._ask(text))
+        try:
+            tokens = self._known[text] = await question
+        finally:
+            del self._asking[text]
+            question.cancel()
+        self._characters += len(text)
+        while self._characters > MOST_CHARACTERS:
+            self._characters -= len(self._known.popitem(last=False)[0])
         return tokens
 
     async def _ask(self, text: str) -> list[int]:

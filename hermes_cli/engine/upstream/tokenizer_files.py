@@ -92,7 +92,7 @@ class TokenizerFacts:
         return bytes([int(byte[1], 16)]) if byte else text.replace("\u2581", " ").encode()
 
     def others(self, tags: Iterable[str]) -> tuple[int, ...]:
-        """Return the tokens that are no text, without those of `tags` and those that end a generation."""
+        """Return the tokens that are not text, without those of `tags` and those that end a generation."""
         texts = {*self.control, *(text for text in self.added if _BRACKETED.fullmatch(text))} - {*tags}
         numbers = (self.control.get(text, self.added.get(text, -1)) for text in texts)
         return tuple(sorted({*numbers} - self.ends))
@@ -260,9 +260,9 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(_text(path))
     except (ValueError, RecursionError) as error:
-        raise IntegrityError(f"{path} is no JSON: {error}.", hint="fetch it again.") from None
+        raise IntegrityError(f"{path} is not JSON: {error}.", hint="fetch it again.") from None
     if not isinstance(value, dict):
-        raise IntegrityError(f"{path} is no JSON object.", hint="fetch it again.")
+        raise IntegrityError(f"{path} is not a JSON object.", hint="fetch it again.")
     return value
 
 

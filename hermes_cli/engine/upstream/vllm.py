@@ -109,37 +109,38 @@ class VLLM:
 
         Tokens without text yet wait for the next event. An end token is none of the completion's.
         """
-        top, ids, last = completion.request.top_logprobs, list[int](), None
-        logprobs: list[TokenLogprobs] = []
-        async with aclosing(self._client.stream("/v1/completions", self.body(completion))) as events:
-            async for event in events:
-                for choice in event["choices"]:
-                    text = choice["text"]
-                    ids += choice.get("token_ids") or ()
-                    if top is not None:
-                        logprobs += self.logprobs(choice, top)
-                    if (reason := choice["finish_reason"]) is not None:
-                        last = _finished(reason, choice.get(self.stopped_by))
-                        if not last.is_cut and last.stop is None and ids:  # ended by a token, which is the last one
-                            ids, logprobs = ids[:-1], logprobs[: len(ids) - 1]
-                        yield self._chunk(text, ids, logprobs)
-                    elif text:
-                        yield self._chunk(text, ids, logprobs)
-                        ids, logprobs = [], []
-                if usage := event.get("usage"):
-                    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
-                    last = last and replace(last, cached_tokens=int(cached))
+        top, last = completion.request.top_logprobs, None
+        text, texts, ids, logprobs = "", list[str](), list[int](), list[TokenLogprobs]()
+        async with aclosing(self._client.stream("/v1/completions", self.body(completion))) as batches:
+            async for batch in batches:
+                for event in batch:
+                    for choice in event["choices"]:
+                        told = choice.get("token_ids") or ()
+                        text += choice["text"]
+                        ids += told
+                        texts += (choice["text"],) if len(told) == 1 else self._texts(told, choice["text"])
+                        if top is not None:
+                            logprobs += self.logprobs(choice, top)
+                        if (reason := choice["finish_reason"]) is not None:
+                            last = _finished(reason, choice.get(self.stopped_by))
+                            if not last.is_cut and last.stop is None and ids:  # ended by a token, which is the last one
+                                del ids[-1], texts[-1:], logprobs[len(ids) :]
+                    if usage := event.get("usage"):
+                        cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+                        last = last and replace(last, cached_tokens=int(cached))
+                if text or (last and ids):
+                    each = tuple(texts) if len(texts) == len(ids) else ()
+                    yield Chunk(text, len(ids), tuple(ids), tuple(logprobs), texts=each)
+                    text, texts, ids, logprobs = "", [], [], []
         if last is None:
             raise UpstreamError(500, "the stream ended before the answer did")
         yield Chunk(ending=last)
 
-    def _chunk(self, text: str, ids: Sequence[int], logprobs: Sequence[TokenLogprobs]) -> Chunk:
-        """Make a chunk of tokens that came together, with the text of each where those are all of it."""
-        texts: tuple[str, ...] = ()
-        if len(ids) > 1:
-            decoder = _UTF8(errors="replace")
-            texts = tuple(decoder.decode(self.facts.piece(token)) for token in ids)
-        return Chunk(text, len(ids), tuple(ids), tuple(logprobs), texts=texts if "".join(texts) == text else ())
+    def _texts(self, ids: Sequence[int], text: str) -> tuple[str, ...]:
+        """Return the text of each of several tokens that came together, if those are all of it."""
+        decoder = _UTF8(errors="replace")
+        texts = tuple(decoder.decode(self.facts.piece(token)) for token in ids)
+        return texts if "".join(texts) == text else ()
 
     def body(self, completion: TokenCompletion) -> dict[str, Any]:
         """Return the body of a request."""

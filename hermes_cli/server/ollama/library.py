@@ -160,7 +160,7 @@ async def copy(request: Request, body: CopyRequest) -> Response:
     request.app.state.library.check_allowed("name models anew")
     destination = body.destination.removesuffix(":latest")
     if not destination or any(letter.isspace() or not letter.isprintable() for letter in destination):
-        raise UsageError("is no name.", field="destination", hint="give one without spaces.")
+        raise UsageError("is not a name.", field="destination", hint="give one without spaces.")
     pool.add_alias(served_name(pool, body.source), destination[:200])
     return Response()
 

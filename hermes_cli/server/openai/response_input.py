@@ -82,8 +82,6 @@ class ResponseMessages(ChatMessages):
         elif kind in _OUTPUTS:
             self.finish()
             call_path = f"{path}.call_id"
-            if not isinstance(_call_id(item), str):
-                raise UsageError("must be a text.", field=call_path, hint="say which call this is the output of.")
             message = {"role": "tool", "tool_call_id": _call_id(item), "content": item.get("output")}
             self.append(message, path, tool_call_id=call_path, content=f"{path}.output")
         elif (line := part_text(item)) != f"[{kind}]":  # of a tool that another server ran

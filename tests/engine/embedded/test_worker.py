@@ -118,7 +118,7 @@ def test_what_is_wrong_with_a_request_is_its_own_error(demo_path: Path) -> None:
                 assert caught.value.hint
             with pytest.raises(UsageError, match=r"token 1024"):
                 await events(e, GenerationRequest((1024,)))
-            with pytest.raises(UsageError, match=r"-1 is no token; this model's go from 0 to 1,023"):
+            with pytest.raises(UsageError, match=r"-1 is not a token; this model's go from 0 to 1,023"):
                 await e.detokenize([1, -1])
             assert isinstance((await fine)[-1], Done)
             stats = await e.stats()

@@ -135,7 +135,7 @@ NAMED = '{"grammars": [{"lark_grammar": "start: @b"}, {"name": "b", "lark_gramma
         ({"shift": True}, SHARED, "--context-shift"),
         ({"prompt_logprobs": 1}, SHARED, "log-probabilities of the prompt"),
         ({"grammar_prefix": ("a",)}, SHARED, "begun"),
-        ({"prompt": (5000,)}, SHARED, "5000 is no token"),
+        ({"prompt": (5000,)}, SHARED, "5000 is not a token"),
         ({"grammar": LARK}, ("llama_server",), "built without llguidance"),
         ({"grammar": NAMED}, ("vllm", "sglang"), "a grammar of this kind"),
         ({"sampling": SamplingOptions(mirostat=2)}, ("vllm", "sglang"), "mirostat"),

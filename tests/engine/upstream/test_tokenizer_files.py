@@ -55,8 +55,8 @@ def test_templates_by_name_and_numbers_as_they_come(folder: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("name", "text", "kind", "said"),
     [
-        ("tokenizer.json", "{", IntegrityError, "is no JSON"),
-        ("tokenizer.json", "[]", IntegrityError, "no JSON object"),
+        ("tokenizer.json", "{", IntegrityError, "is not JSON"),
+        ("tokenizer.json", "[]", IntegrityError, "not a JSON object"),
         ("tokenizer.json", '{"model": {"vocab": 3}}', IntegrityError, "is no tokenizer"),
         ("config.json", None, NotFoundError, "has no config.json"),
     ],

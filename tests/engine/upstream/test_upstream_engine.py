@@ -85,7 +85,7 @@ def test_an_answer_has_text_and_an_end(server: Endpoint) -> None:
         (of_json({"error": {"message": "too long", "n_prompt_tokens": 70, "n_ctx": 64}}, 400), ContextFullError, "70 tokens"),
         (refusal(400, "This model's maximum context length is 64 tokens. However, your prompt contains 70 input tokens"),
          ContextFullError, "70 tokens, the context length is 64"),
-        (Reply([b"<html>"], kind="text/html"), EngineDiedError, "no engine that hermes knows"),
+        (Reply([b"<html>"], kind="text/html"), EngineDiedError, "not an engine that hermes knows"),
     ],
 )  # fmt: skip
 def test_what_ends_an_answer_is_told_as_what_it_is(
@@ -189,9 +189,9 @@ def test_a_model_that_is_being_loaded_is_waited_for(server: Endpoint, monkeypatc
     ("props", "kind", "said"),
     [
         (of_json({"build_info": "hermes-llm-1"}), UsageError, "hermes chat --endpoint"),
-        (of_json({}), NetworkError, "no engine that hermes knows"),
-        (refusal(404, "Not Found"), NetworkError, "no engine that hermes knows"),
-        (Reply([b"hello"], kind="text/plain"), NetworkError, "no engine that hermes knows"),
+        (of_json({}), NetworkError, "not an engine that hermes knows"),
+        (refusal(404, "Not Found"), NetworkError, "not an engine that hermes knows"),
+        (Reply([b"hello"], kind="text/plain"), NetworkError, "not an engine that hermes knows"),
         (refusal(401, "Invalid API Key"), UsageError, "HERMES_LLM_ENGINE_KEY"),
     ],
 )
@@ -246,6 +246,50 @@ def test_a_server_that_does_not_keep_to_a_grammar_takes_none(server: Endpoint) -
             await engine.close()
 
     assert not run(use())
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_an_engine_that_does_nothing_any_more_ends_the_request(
+    server: Endpoint, monkeypatch: pytest.MonkeyPatch, *, works: bool
+) -> None:
+    """As after a cut network between its nodes; one whose counters change is at work."""
+    monkeypatch.setattr(upstream, "ACTIVITY", {"llama-server": ("/metrics", "tokens")})
+    monkeypatch.setattr(upstream, "STALL_PAUSE", 0.01)
+
+    class Metrics:
+        def __iter__(self) -> Iterator[bytes]:
+            yield f"uptime {len(server.asked)}\ntokens {len(server.asked) if works else 7}\n".encode()
+
+    async def use() -> list[object]:
+        engine = UpstreamEngine(read_engine_url(server.url))
+        await engine.load()
+        server.routes["/metrics"] = Reply(cast("list[bytes]", Metrics()), kind="text/plain")
+        server.routes["/completion"] = stream(PIECE, end="open")
+        events: list[object] = []
+        try:
+            async with aclosing(engine.generate(GenerationRequest((1,)))) as stream_of_events:
+                async for event in stream_of_events:
+                    events.append(event)
+                    if works:
+                        looks = 0
+                        asking = asyncio.ensure_future(anext(stream_of_events))
+                        while looks < 10:
+                            looks = sum(asked.path == "/metrics" for asked in list(server.asked))
+                            await asyncio.sleep(0.001)
+                        assert not asking.done()
+                        asking.cancel()
+                        await asyncio.gather(asking, return_exceptions=True)
+                        break
+        except EngineDiedError as error:
+            events.append(error.message)
+        finally:
+            await engine.close()
+        return events
+
+    text, *rest = run(use())
+    assert isinstance(text, TextEvent)
+    assert bool(rest) != works
+    assert works or "hangs: nothing came of any request" in str(rest[0])
 
 
 @dataclass
