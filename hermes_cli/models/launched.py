@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from hermes_cli.models.resolve import EngineChoice, ModelRequest
     from hermes_cli.planning.launch_plan import EngineName
 
-CPU_CONTEXT, CPU_SEQUENCES = 4096, 16  # where there is no GPU, which is for tries
+CPU_CONTEXT, CPU_SEQUENCES = 4096, 64  # where there is no GPU, which is for tries
 CPU_SHARE = 0.6  # of the free RAM that vLLM may use there
 CPU_KV_CACHE = 1 << 30  # bytes
 GRACE = 15.0  # seconds from SIGTERM to SIGKILL

@@ -63,12 +63,16 @@ def model_request(entry: ModelEntry, least_context: int = 0) -> ModelRequest:
             f"--context {entry.context:,} is less than the {least_context:,} tokens that --for-agent insists on.",
             hint="leave one of them out.",
         )
+    choice = engine_choice(entry.engine, entry.engine_command, entry.engine_args or (), entry.rpc)
+    plans_slots = (
+        choice is not None and choice.name != "llama-server"
+    )  # vLLM and SGLang take as many as there is room for
     overrides = LoadOverrides(
         entry.context,
         entry.gpu_layers,
         entry.kv_type,
         entry.threads,
-        entry.slots or SLOTS,
+        entry.slots or (1 if plans_slots else SLOTS),
         force=bool(entry.force),
         longest=True,
         least=least_context,
@@ -79,7 +83,6 @@ def model_request(entry: ModelEntry, least_context: int = 0) -> ModelRequest:
         pooling=entry.pooling,
     )
     draft, yarn = entry.draft or DRAFT_OFF, bool(entry.yarn)
-    choice = engine_choice(entry.engine, entry.engine_command, entry.engine_args or (), entry.rpc)
     if entry.engine and entry.engine_url:
         raise UsageError(
             "--engine and --engine-url cannot be used together.",
@@ -204,6 +207,12 @@ def _attached(
 def _owned(entry: ModelEntry, request: ModelRequest, catalogue: Catalogue) -> ServedModel:
     """Return a model in an engine that hermes starts when it is loaded."""
     model = own(request, catalogue)
+    if model.context < request.overrides.least:
+        raise DoesNotFitError(
+            f"{model.program.engine} gets {model.context:,} tokens of context here, and --for-agent insists on "
+            f"{request.overrides.least:,}.",
+            hint="give --context, take another model, or leave --for-agent out.",
+        )
     if model.path is None:
         return served_model(entry, model, 0, int(time.time()))
     status = model.path.stat()

@@ -103,7 +103,7 @@ def test_gpus_share_a_model_that_one_does_not_hold(
     [
         ("demo", UsageError, "the demo model is a GGUF file, which vLLM does not load"),
         ("./no-such-folder", NotFoundError, "there is no folder"),
-        ("somebody/Something-GGUF", UsageError, "no model with weights for vLLM"),
+        ("somebody/Something-GGUF", UsageError, "is not a model with weights for vLLM"),
     ],
 )
 def test_what_has_no_weights(catalogue: Catalogue, name: str, kind: type[HermesError], said: str) -> None:
