@@ -1,6 +1,7 @@
 # make demo   sets up .venv and runs the built-in model once
 # make test   sets up what the tests need and runs lint, types and tests, in WORKERS processes
 # make quick  the tests that need no process, server or model; make test-all also those that take long
+# make test-engines  real vLLM and llama-server in front of the demo: 3.5 GB of disk, several minutes
 # make lock   writes constraints.txt and constraints-clients.txt anew: the versions that the others install
 # make bench  measures the engine next to llama-server; MODEL=file.gguf for a model of your own
 #
@@ -42,7 +43,7 @@ export CMAKE_ARGS := "-DCMAKE_PROJECT_llama.cpp_INCLUDE=$(CURDIR)/tools/lean-lla
 
 export DEMO := $(BIN)/hermes chat demo --tools demo --yes "What's the weather in Tokyo?"
 
-.PHONY: demo test lint suite test-all quick test-lowest test-pythons test-wheel rebuild lock bench fix completions screens demo-model measure-demo clean
+.PHONY: demo test lint suite test-all test-engines quick test-lowest test-pythons test-wheel rebuild lock bench fix completions screens demo-model measure-demo clean
 
 demo: $(VENV)/installed
 	@printf '$$ %s\n' "$$DEMO"
@@ -65,6 +66,13 @@ test-all: $(VENV)/test-installed $(VENV)/clients-installed
 
 quick: $(VENV)/test-installed
 	$(BIN)/python -m pytest $(PARALLEL) --quick
+
+# Engines of one's own (HERMES_LLM_VLLM, HERMES_LLM_LLAMA_SERVER, PATH) count, else those that hermes installs.
+test-engines: $(VENV)/test-installed
+	@for engine in llama-server vllm; do \
+	  $(BIN)/hermes engine list --json | grep -q "\"engine\": *\"$$engine\"" || $(BIN)/hermes engine install $$engine || true; \
+	done
+	HERMES_TEST_ENGINES=1 $(BIN)/python -m pytest -n 0 -rs tests/engine/upstream/test_real_engines.py
 
 # The lower bounds of pyproject.toml, tried: the oldest versions that it allows, but for the processor's own llama.cpp.
 test-lowest: $(UV)
