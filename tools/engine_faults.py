@@ -131,7 +131,7 @@ class Trial:
 
     def _goes_on(self) -> bool:
         """Return whether the time is not over, or a way in which requests have to end has not been seen."""
-        return time.monotonic() < self._until or not WANTED <= self.outcome.ends.keys()
+        return time.monotonic() < self._until or not self.outcome.ends.keys() >= WANTED
 
     async def _kill(self) -> None:
         while self._goes_on():
