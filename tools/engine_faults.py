@@ -45,6 +45,7 @@ MOST_QUEUED = 6
 PATIENCE = 60.0  # seconds; a request that takes longer hangs
 LONGEST_PAUSE = RESTART_DELAYS[:3]  # with the usual ones there would be few deaths to see
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT)
+WANTED = {"answered", "cancelled", "EngineDiedError"}  # ends that a run has to have seen
 LIFETIMES = (0.1, 4.0)  # seconds from one kill to the next
 QUESTIONS = ("Who are you?", "What can you do?", "What's the weather in Tokyo?", "Count to five.")
 KEYS = ["name", "old"]
@@ -124,13 +125,17 @@ class Trial:
         return self.outcome
 
     async def _client(self, number: int) -> None:
-        while time.monotonic() < self._until:
+        while self._goes_on():
             await self._ask(self._request(f"client {number}"), impatient=self._chance.random() < 0.25)  # noqa: PLR2004
             await asyncio.sleep(self._chance.choice((0, 0, 0.05)))
 
+    def _goes_on(self) -> bool:
+        """Return whether the time is not over, or a way in which requests have to end has not been seen."""
+        return time.monotonic() < self._until or not self.outcome.ends.keys() >= WANTED
+
     async def _kill(self) -> None:
-        while (left := self._until - time.monotonic()) > 0:
-            await asyncio.sleep(min(self._chance.uniform(*LIFETIMES), left))
+        while self._goes_on():
+            await asyncio.sleep(self._chance.uniform(*LIFETIMES))
             for child in _engines():
                 with suppress(ProcessLookupError):
                     os.kill(child.pid, self._chance.choice(SIGNALS))

@@ -42,7 +42,10 @@ def read_schema(text_or_path: str) -> Mapping[str, Any]:
         text = text_or_path if typed else Path(text_or_path).expanduser().read_text(encoding="utf-8")
     except (OSError, RuntimeError, ValueError) as error:  # also no such user, or a name that cannot be
         reason = "it is not text" if isinstance(error, UnicodeDecodeError) else getattr(error, "strerror", None)
-        raise UsageError(f"--schema {text_or_path}: {reason or error}.", hint=f"give {_EXAMPLE}") from None
+        example = (
+            """for any JSON object: --schema '{"type": "object"}'""" if text_or_path == "any" else f"give {_EXAMPLE}"
+        )
+        raise UsageError(f"--schema {text_or_path}: {reason or error}.", hint=example) from None
     try:
         schema = json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -71,9 +72,9 @@ def command(
     ]
     if words and not models and not (here or newer):
         text = " ".join(words)
-        raise NotFoundError(
-            f"no Hermes model has {text} in its name.", hint=f"search the Hub: hermes search {shlex.quote(text)}"
-        )
+        found_here = text.lower() in {"installed", "local", "downloaded", "here"}
+        hint = "what is here: hermes list --installed" if found_here else f"search the Hub: hermes search {text}"
+        raise NotFoundError(f"no Hermes model has {text} in its name.", hint=hint)
     if here or newer:
         entries, ids = inventory(catalogue), {model.id for model in models}
         if len(models) < len(catalogue.models):
@@ -355,3 +356,13 @@ def variant_document(variant: Variant, catalogue: Catalogue) -> dict[str, Any]:
         "sha256": variant.entry.sha256,
         "installed": installed(variant) is not None,
     }
+
+
+def is_here(variant: Variant) -> bool:
+    """Return whether a file of the catalogue is installed, or one that was given by its path exists."""
+    return installed(variant) is not None or Path(variant.repository.repo, variant.files[0]).is_file()
+
+
+def where_it_is(variant: Variant) -> str:
+    """Return `here`, or what has to be fetched: `4.92 GB to fetch`."""
+    return "here" if is_here(variant) else f"{gigabytes(variant.bytes)} to fetch"

@@ -119,7 +119,7 @@ _NUMBERS = {
     "valid float range": "number",
     "valid float": "number",
 }
-_ALL_LAYERS = "999"  # more than any model has
+_ALL_LAYERS = "-1"
 _SHELLS = ("bash", "zsh", "fish", "powershell", "pwsh")
 _COUNT = re.compile(r"[+-]?\d[\d,._]*[kKmM]?")
 
@@ -144,6 +144,8 @@ def understood(arguments: Sequence[str]) -> list[str]:
         words = ["chat", *words]
     if len(words) > 1 and words[0] in {"sessions", "catalog", "engine"}:
         words[1] = SUBCOMMANDS.get(words[1], words[1])
+    if words[:1] == ["serve"]:  # its models need no option
+        words = [word for word in words if word not in {"-m", "--model"}]
     end = words.index("--") if "--" in words else len(words)
     for at in range(end):
         word = words[at]

@@ -92,7 +92,8 @@ def show(wanted: CatalogueReference, catalogue: Catalogue, console: Console, *, 
 
 def _show_fit(wanted: CatalogueReference, catalogue: Catalogue, console: Console) -> None:
     """Say which of the files fits this machine best, how fast it is, and what to type."""
-    from hermes_cli.commands.recommend import models_named, where_it_is
+    from hermes_cli.commands.list import where_it_is
+    from hermes_cli.commands.recommend import models_named
     from hermes_cli.hardware.probe import probe
     from hermes_cli.planning.recommend import RecommendOptions, best_recommendation, smallest_variant
     from hermes_cli.store.benchmarks import speed_ratios

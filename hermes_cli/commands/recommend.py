@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,8 +12,8 @@ import typer
 from hermes_cli.catalog.load import load_catalogue
 from hermes_cli.catalog.models import CatalogModel, Catalogue
 from hermes_cli.catalog.names import CatalogueReference, ModelNames, WeightsReference
-from hermes_cli.catalog.variants import Variant
 from hermes_cli.commands.completing import models
+from hermes_cli.commands.list import is_here, where_it_is
 from hermes_cli.commands.options import (
     CONTEXT,
     AppleOption,
@@ -49,7 +49,7 @@ from hermes_cli.planning.recommend import (
     smallest_variant,
 )
 from hermes_cli.store.benchmarks import speed_ratios
-from hermes_cli.units import GB, gigabytes, memory_size
+from hermes_cli.units import GB, memory_size
 
 if TYPE_CHECKING:
     from hermes_cli.planning.recommend_engine import EngineRecommendation
@@ -203,6 +203,10 @@ def _engine_document(pick: EngineRecommendation | None) -> dict[str, Any] | None
 
 def _models(name: str, catalogue: Catalogue, machine: Machine, options: RecommendOptions) -> tuple[CatalogModel, ...]:
     """Return the model that a name means, with no files but those that it says; of a repository, each quantization."""
+    if re.fullmatch(r"\d+ ?[gG]i?[bB]?", name):
+        size = f"{name.rstrip('bBiIgG ')}G"
+        hint = f"the memory of a machine is an option: --vram {size} or --ram {size}"
+        raise UsageError(f"{name} is not a model.", hint=hint)
     wanted = ModelNames(catalogue).parse(name)
     if isinstance(wanted, WeightsReference):
         raise UsageError(
@@ -263,7 +267,7 @@ def _show_pick(pick: Recommendation, users: int, console: Console, *, alone: boo
         shared = f"{users} at once share that context, {share:,} tokens each: {each} each at best"
         console.prose(f"  {shared}", hanging="    ")
     if model.generation:
-        console.prose(f"  quality {pick.quality.points:.1f} points; hermes recommend --explain explains them")
+        console.prose(f"  quality {pick.quality.points:.1f} points; --explain has the details")
     gpus = gpus_used(pick)
     if alone and gpus > 1:
         console.note(f"  its {gpus} GPUs take turns in llama.cpp; vLLM's tensor parallelism uses them at once.")
@@ -274,21 +278,9 @@ def _show_pick(pick: Recommendation, users: int, console: Console, *, alone: boo
             f"{model.name} was trained for {model.context.usable:,} tokens; beyond them it depends on YaRN, which "
             "its base model documents and this model was never trained with."
         )
-    if not _is_here(pick.variant):
+    if not is_here(pick.variant):
         console.command(f"  hermes pull {pick.variant.name}")
     console.command(f"  {_next(pick)}")
-
-
-def _is_here(variant: Variant) -> bool:
-    """Return whether a file of the catalogue is installed, or one that was given by its path exists."""
-    from hermes_cli.store.library import installed
-
-    return installed(variant) is not None or Path(variant.repository.repo, variant.files[0]).is_file()
-
-
-def where_it_is(variant: Variant) -> str:
-    """Return `here`, or what has to be fetched: `4.92 GB to fetch`."""
-    return "here" if _is_here(variant) else f"{gigabytes(variant.bytes)} to fetch"
 
 
 def _context_cell(candidate: Recommendation) -> str:

@@ -44,7 +44,7 @@ def test_the_doctor(hermes: RunHermes, here: dict[str, str]) -> None:
     ("arguments", "code", "said"),
     [
         (["install", "vlm"], ExitCode.USAGE, "choose one of: llama-server, vllm, sglang"),
-        (["install", "vllm"], ExitCode.USAGE, "say it is meant: --yes"),
+        (["install", "vllm"], ExitCode.USAGE, "add --yes"),
         (["install", "llama-server", "--package", "left-pad"], ExitCode.USAGE, "does not know how it starts"),
         (["rm", "vllm"], ExitCode.NOT_FOUND, "hermes has installed no vllm"),
         (["instal"], ExitCode.NOT_FOUND, "did you mean hermes engine install"),

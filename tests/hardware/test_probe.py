@@ -255,10 +255,10 @@ def test_absurd_memory_is_cut_to_what_can_be(tree: Tree, total: int, free: int, 
 
 
 def test_a_gpu_in_the_processor_is_as_fast_as_the_ram_that_it_shares(tree: Tree, libraries: Path) -> None:
-    machine = probe(measure=False, sources=sources(tree(LAPTOP), libraries))
+    machine = probe(sources=sources(tree(LAPTOP), libraries))
     assert machine.ram_bandwidth
     assert bandwidth_of(machine) == (machine.ram_bandwidth, "measured")
-    assert machine.notes == ()
+    assert all("while the RAM's bandwidth was measured" in note.text for note in machine.notes)  # others may be busy
 
 
 def test_two_cards_of_a_kind_are_noted_once(tree: Tree) -> None:

@@ -26,7 +26,9 @@ MARKED = (
 # Longer texts are tokenized in pieces. llama.cpp's time is quadratic in the number of control tokens, and the splitters
 # that it leaves to std::regex recurse for each character: 60,000 equal letters end a process whose stacks have 16 MiB.
 PIECE = 8192  # characters
-_SEARCHED = 1024  # of the end of a piece, for a place to cut
+SMALL_PIECE = 1024  # characters, where the splitter (`tokenizer.ggml.pre`) takes the square of a run of digits
+SLOW_SPLITTERS = frozenset({b"superbpe"})
+_SEARCHED = 8  # the part of a piece, its last eighth, that is searched for a place to cut
 _TRIED = 4  # places of each kind
 _CONTEXT = 192  # characters on both sides that have to become the same tokens, whether cut or not
 COUNTED, COUNTED_PER_TOKEN = 1 << 20, 8  # characters, in all or for each token of context: of longer prompts the number
@@ -47,6 +49,9 @@ class Vocabulary:
         self.size: int = llama_cpp.llama_vocab_n_tokens(self._vocab)
         self.bos: int = llama_cpp.llama_vocab_bos(self._vocab)  # the tokens that begin and end a text, or -1
         self.eos: int = llama_cpp.llama_vocab_eos(self._vocab)
+        splitter = ctypes.create_string_buffer(64)
+        llama_cpp.llama_model_meta_val_str(model.handle, b"tokenizer.ggml.pre", splitter, len(splitter))
+        self._piece = SMALL_PIECE if splitter.value in SLOW_SPLITTERS else PIECE
         self.adds_bos = bool(llama_cpp.llama_vocab_get_add_bos(self._vocab))  # prompts begin with BOS
 
     def tokenize(self, text: str, *, special: bool, ends: bool = False) -> list[int]:
@@ -54,7 +59,7 @@ class Vocabulary:
 
         Nothing is added at either end, unless `ends` asks for what the vocabulary begins and ends texts with.
         """
-        if len(text) <= PIECE:
+        if len(text) <= self._piece:
             return self._tokenize(text, special=special, ends=ends)
         tokens = list(chain.from_iterable(self.tokenize_each([text], special=special)))
         if ends:
@@ -81,8 +86,8 @@ class Vocabulary:
     def _pieces(self, text: str, *, special: bool) -> Iterator[str]:
         """Cut a text into pieces that become the same tokens as the whole, but in runs that have no place to cut."""
         start = 0
-        while len(text) - start > PIECE:
-            end = self._cut(text, start + PIECE, special=special)
+        while len(text) - start > self._piece:
+            end = self._cut(text, start + self._piece, special=special)
             yield text[start:end]
             start = end
         yield text[start:]
@@ -90,7 +95,7 @@ class Vocabulary:
     def _cut(self, text: str, limit: int, *, special: bool) -> int:
         """Return the place for a cut, at most `limit`."""
         for kind in _CUTS:
-            places = [match.start() for match in kind.finditer(text, limit - _SEARCHED, limit)]
+            places = [match.start() for match in kind.finditer(text, limit - self._piece // _SEARCHED, limit)]
             for place in islice(reversed(places), _TRIED):
                 sides = [text[place - _CONTEXT : place], text[place : place + _CONTEXT]]
                 parts = encode(sides, lambda side: self._tokenize(side, special=special))

