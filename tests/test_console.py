@@ -9,7 +9,7 @@ import pytest
 import terminal_rig
 from conftest import clean_environment
 
-from hermes_cli.console import Console, Voice
+from hermes_cli.console import Console, Voice, theme
 from hermes_cli.errors import HermesError, NotFoundError
 
 ERROR = NotFoundError("there is no [bold]x[/bold].", hint="type y.")
@@ -149,3 +149,17 @@ def test_a_quoted_text_cannot_print_a_next_step_of_its_own(capsys: pytest.Captur
 def test_control_characters_in_json_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
     Console(Voice.JSON).document({"name": "a\x9b31m\x7f"})
     assert json.loads(capsys.readouterr().out)["name"] == "a\x9b31m\x7f"
+
+
+@pytest.mark.parametrize(
+    ("environment", "background"),
+    [
+        ({}, "any"),
+        ({"COLORFGBG": "0;15"}, "light"),
+        ({"COLORFGBG": "15;default;0"}, "dark"),
+        ({"COLORFGBG": "0;15", "HERMES_LLM_THEME": "Dark"}, "dark"),
+        ({"HERMES_LLM_THEME": "solarized"}, "any"),
+    ],
+)
+def test_the_background_is_told_by_the_environment(environment: dict[str, str], background: str) -> None:
+    assert theme(environment) == background

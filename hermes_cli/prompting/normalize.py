@@ -21,6 +21,7 @@ from hermes_cli.prompting.parts import TEXT_FIELDS, THOUGHTS, kind_of, part_text
 
 MOST_CHARACTERS = 16_000_000  # in one request: more than the longest context (524,288 tokens) can hold
 MOST_VALUES = 500_000  # of JSON in one request: 10,000 messages with a call each have half as many
+MOST_SCHEMA_VALUES = 150_000  # of one schema: more than fit into the bytes that it may have, or serve as descriptions
 DEEPEST = 100  # levels of nesting in JSON
 NAMELESS = "unnamed"  # a tool that was called without a name
 LONGEST_NAME = 256  # of a tool; OpenAI allows 64 letters, servers for tools give longer ones
@@ -418,7 +419,7 @@ def _tool(given: object, where: str, notes: Notes | None) -> dict[str, Any]:
 
 
 def _tool_field(key: str, value: object, where: str) -> object:
-    check(value, where)
+    check(value, where, most_values=MOST_SCHEMA_VALUES)
     if key == "description" and not isinstance(value, str):
         raise _refused(where, "must be a string")
     if key == "parameters" and not isinstance(value, dict):

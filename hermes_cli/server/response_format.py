@@ -18,7 +18,7 @@ from weakref import WeakValueDictionary
 from hermes_cli.errors import UsageError
 from hermes_cli.prompting import structured_output
 from hermes_cli.prompting.families import shown
-from hermes_cli.prompting.normalize import check
+from hermes_cli.prompting.normalize import MOST_SCHEMA_VALUES, check
 from hermes_cli.prompting.turn_grammar import AnswerGrammar, ToolGrammar
 from hermes_cli.server.openai.requests import SharedFields
 from hermes_cli.server.request_stats import warn
@@ -30,7 +30,6 @@ _MODES = {"any": "required", "auto": "auto", "none": "none"}  # of `tool_choice`
 _FORMATS = 'there are {"type": "text"}, {"type": "json_object"} and {"type": "json_schema", "json_schema": {…}}.'
 _ONE = "ask for one of them."
 _LARK = "%llguidance"
-MOST_SCHEMA_VALUES = 150_000  # more than fit into the bytes that a schema may have, or serve as descriptions
 _compilers = ThreadPoolExecutor(2, "constraints")  # of their own: nothing else waits for many or slow grammars
 
 _turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # by client
