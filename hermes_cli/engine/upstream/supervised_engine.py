@@ -77,6 +77,7 @@ class SupervisedEngine:
         self._guard: ProcessGuard | None = None
         self._folder: RunFolder | None = None
         self._starting: asyncio.Task[_Session] | None = None
+        self._ending: asyncio.Future[None] | None = None  # of the last engine; the next one needs its memory and socket
         self._past = EngineStats()  # of engines that have ended
         self._deaths, self._died, self._restarts = 0, 0.0, 0
         self._closed = False
@@ -175,6 +176,8 @@ class SupervisedEngine:
         return task
 
     async def _open(self, delay: float) -> _Session:
+        if self._ending:
+            await asyncio.wait({self._ending})
         await asyncio.sleep(delay)
         if self._folder is None:
             self._folder = await asyncio.to_thread(RunFolder, self.command.engine)
@@ -210,11 +213,11 @@ class SupervisedEngine:
             return
         self._starting = None
         self._count_death(time.monotonic() - session.since)
-        self._past = _sum(self._past, await session.upstream.stats())
-        session.process.keep_log()
         if session.watching and session.watching is not asyncio.current_task():
             session.watching.cancel()
-        await asyncio.shield(_end(session.process, session.upstream, 0))  # nothing is to be expected of what hangs
+        session.process.keep_log()
+        self._ending = asyncio.ensure_future(self._end(session, 0))  # nothing is to be expected of what hangs
+        await asyncio.shield(self._ending)
 
     def _count_death(self, age: float) -> None:
         self._deaths = 1 if age >= RELIABLE_SECONDS else self._deaths + 1
@@ -222,8 +225,11 @@ class SupervisedEngine:
 
     async def _stop(self) -> None:
         task, self._starting = self._starting, None
-        if task is None:
-            return
+        if task:
+            self._ending = asyncio.ensure_future(self._end_started(task))
+            await asyncio.shield(self._ending)
+
+    async def _end_started(self, task: asyncio.Task[_Session]) -> None:
         if not task.done():
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
@@ -232,10 +238,14 @@ class SupervisedEngine:
         session = task.result()
         if session.watching:
             session.watching.cancel()
-        self._past = _sum(self._past, await session.upstream.stats())
         self._deaths, session.unloaded = 0, True
         await session.upstream.unload()
-        await asyncio.shield(_end(session.process, session.upstream))
+        await self._end(session)
+
+    async def _end(self, session: _Session, grace: float | None = None) -> None:
+        """Add up what the engine did, and end it."""
+        self._past = _sum(await session.upstream.stats(), self._past)
+        await _end(session.process, session.upstream, grace)
 
 
 async def _end(process: EngineProcess, upstream: UpstreamEngine, grace: float | None = None) -> None:
