@@ -25,8 +25,8 @@ from hermes_cli.hardware.probe import probe
 from hermes_cli.models.any_weights import weights_in_folder
 from hermes_cli.planning.launch_plan import TITLES, GpuMemory, LaunchPlan
 from hermes_cli.planning.launch_planner import LaunchOptions, best_launch, plan_launch
-from hermes_cli.store import layout
-from hermes_cli.store.choose_weights import CONFIG, absent_shards, is_weights
+from hermes_cli.store.choose_weights import CONFIG
+from hermes_cli.store.weights import installed_weights, read_weight_folder
 
 if TYPE_CHECKING:
     from hermes_cli.catalog.models import CatalogModel, Catalogue
@@ -103,7 +103,7 @@ def _planned(
         model, weights = reference.weights.model, [reference.weights]
     elif isinstance(reference, CatalogueReference):
         model = reference.model
-        weights = [weights for weights in engine_weights(model) if _folder(weights.repo)]
+        weights = [weights for weights in engine_weights(model) if installed_weights(weights.repo)]
     else:
         raise _no_weights(reference, typed, engine)
     if machine.devices:
@@ -166,7 +166,8 @@ def _local(path: Path, engine: EngineName) -> Path:
             f"{path.name} is a file for llama.cpp; {TITLES[engine]} loads a folder of safetensors.",
             hint="leave --engine out, or take --engine llama-server.",
         )
-    if not _is_whole(path):
+    folder = read_weight_folder(path)
+    if folder is None or not folder.is_whole:
         raise UsageError(
             f"{path} has not the files of a model: config.json, a tokenizer and all safetensors.",
             hint="give the folder of a whole repository.",
@@ -175,22 +176,9 @@ def _local(path: Path, engine: EngineName) -> Path:
 
 
 def _installed(repo: str, name: str) -> Path:
-    if folder := _folder(repo):
+    if folder := installed_weights(repo):
         return folder
     raise NotInstalledError(f"{name} is not on this machine.", pull=name)
-
-
-def _folder(repo: str) -> Path | None:
-    return next(filter(_is_whole, layout.snapshots(repo)), None)
-
-
-def _is_whole(folder: Path) -> bool:
-    try:
-        names = [path.name for path in folder.iterdir()]
-    except OSError:
-        return False
-    weights = list(filter(is_weights, names))
-    return CONFIG in names and bool(weights) and not absent_shards(weights)
 
 
 def _no_weights(reference: ModelReference, typed: str, engine: EngineName) -> UsageError:
