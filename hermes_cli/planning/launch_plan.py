@@ -101,7 +101,7 @@ class LaunchPlan:
         *,
         socket: str | None = None,
         host: str = "127.0.0.1",
-        port: int = PORT,
+        port: int | str = PORT,
         head: str = "127.0.0.1",
         program: Sequence[str] = (),
         ray: bool = False,
@@ -112,7 +112,7 @@ class LaunchPlan:
             rank: of the node; the head has 0. A text, such as `$RANK`, stands for that of any other node.
             socket: the Unix socket that the head listens on, in place of `host` and `port`; SGLang has none.
             host: address that the head listens on.
-            port: its port.
+            port: its port, or a text that stands for it.
             head: the address at which the other nodes reach the head, or a variable that holds it.
             program: what is run, such as `("/opt/vllm/bin/vllm",)`; by default what PATH has.
             ray: the nodes are those of a running Ray cluster, and only the head is started.
@@ -170,7 +170,7 @@ class LaunchPlan:
             *(("--data-parallel-start-rank", str(first), *headless) if headless else ()),
         ]
 
-    def _sglang(self, rank: int | str, host: str, port: int, head: str) -> list[str]:
+    def _sglang(self, rank: int | str, host: str, port: int | str, head: str) -> list[str]:
         """Flags of SGLang 0.5.23."""
         options: list[tuple[str, object]] = [("--model-path", self.repo), ("--served-model-name", self.name)]
         options += [("--host", host), ("--port", port)]
