@@ -19,6 +19,7 @@ from hermes_cli.catalog.names import (
     ModelReference,
     WeightsReference,
 )
+from hermes_cli.engine.upstream.dialect import ACTIVITY
 from hermes_cli.engine.upstream.engine_process import EngineCommand
 from hermes_cli.errors import IntegrityError, NotFoundError, NotInstalledError, UsageError
 from hermes_cli.hardware.probe import probe
@@ -132,11 +133,9 @@ def _plan_of_folder(
 
 def command_of(plan: LaunchPlan, program: Sequence[str]) -> EngineCommand:
     """Return the command of a plan for one node, on a private socket or a port of loopback."""
-    words = plan.argv(socket="{socket}", program=program)
-    if plan.engine == "sglang":  # it listens on no socket in a file
-        words[words.index("--port") + 1] = "{port}"
+    words = plan.argv(socket="{socket}", port="{port}", program=program)
     environment = dict(plan.environment(run_folder="{folder}"))
-    return EngineCommand(plan.engine, tuple(words), environment, activity=("/metrics", f"{plan.engine}:"), grace=GRACE)
+    return EngineCommand(plan.engine, tuple(words), environment, activity=ACTIVITY[plan.engine], grace=GRACE)
 
 
 def _machine() -> Machine:

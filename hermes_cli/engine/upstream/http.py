@@ -188,6 +188,11 @@ class UpstreamClient:
             return 0, ""
         return response.status_code, response.text
 
+    async def activity(self, path: str, beginning: str, seconds: float) -> str:
+        """Return the lines of a route that begin so, which change while the engine works; empty as `look`."""
+        _, text = await self.look(path, seconds)
+        return "\n".join(line for line in text.splitlines() if line.startswith(beginning))
+
     async def stream(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[list[dict[str, Any]], None]:
         """Yield the objects of a stream of server-sent events, those at once that came at once; closing it cancels it.
 

@@ -111,8 +111,7 @@ def _candidates(engine: EngineKind, command: str) -> Iterator[EngineProgram]:
     variable = VARIABLES[engine]
     if text := os.environ.get(variable):
         yield EngineProgram(engine, _words(text, variable), variable)
-    name = "sglang" if engine == "sglang" else engine
-    if found := shutil.which(name):
+    if found := shutil.which(engine):
         python = Path(found).resolve().with_name("python")
         words = (str(python), "-m", "sglang.launch_server") if engine == "sglang" and python.exists() else (found,)
         yield EngineProgram(engine, words, "PATH")
