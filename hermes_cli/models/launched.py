@@ -55,8 +55,7 @@ class LaunchedModel:
     @property
     def context(self) -> int:
         """Return the tokens of a request; at most so many where the engine decides."""
-        config = json.loads((Path(self.plan.repo) / CONFIG).read_text(encoding="utf-8"))
-        return self.plan.context or int(config.get("max_position_embeddings") or 0)
+        return self.plan.context or _trained_context(Path(self.plan.repo))
 
 
 def launched(
@@ -145,12 +144,18 @@ def _machine() -> Machine:
     return replace(machine, devices=tuple(replace(device, usable=True) for device in gpus))
 
 
+def _trained_context(folder: Path) -> int:
+    """Return the tokens that a model was trained for; 0 if its config does not say."""
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    return int(config.get("max_position_embeddings") or 0)
+
+
 def _on_cpu(plan: LaunchPlan, machine: Machine) -> LaunchPlan:
     share = round(CPU_SHARE * machine.ram_available / machine.ram_total, 2)
     return replace(
         plan,
         device="cpu",
-        context=plan.context or CPU_CONTEXT,
+        context=plan.context or min(CPU_CONTEXT, _trained_context(Path(plan.repo)) or CPU_CONTEXT),
         sequences=plan.sequences or CPU_SEQUENCES,
         utilization=share,
         memory=GpuMemory(kv_cache=CPU_KV_CACHE),
