@@ -1,7 +1,8 @@
 """A program that speaks llama-server's dialect on a Unix socket, with a worker process, and fails when it is told to.
 
 Tokens are bytes. A prompt tells what happens: `hang` streams one token and no more, `die` ends the program in the
-middle of a stream, `sick` makes `/health` answer 503 as vLLM does once a worker is gone, anything else is answered by "ok".
+middle of a stream, `sick` makes `/health` answer 503 as vLLM does once a worker is gone, and so does NUL, which is what
+a heartbeat asks; anything else is answered by "ok".
 It takes llama-server's arguments; DUMMY_START says how it starts, and DUMMY_PIDS is a file for its process ids.
 """
 
@@ -66,7 +67,7 @@ class Handler(BaseHTTPRequestHandler):
             FOREVER.wait()
         if "die" in prompt:
             os.kill(os.getpid(), signal.SIGKILL)
-        if "sick" in prompt:
+        if "sick" in prompt or "\0" in prompt:
             STATE["status"] = 503
         self.event({"content": "k", "tokens": [107], "tokens_predicted": 2, "stop": True, "stop_type": "eos"})
 

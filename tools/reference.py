@@ -26,6 +26,7 @@ OTHER_VARIABLES = {
     "HERMES_LLM_CACHE_DIR": "the folder of what can be made again",
     "HERMES_LLM_ENDPOINT_KEY": "the key of `--endpoint`, which no option takes",
     "HERMES_LLM_ENGINE_KEY": "the key of `--engine-url`, which no option takes",
+    "HERMES_LLM_ENGINE_NODES": "how many machines the engine of `--engine-url` runs on: of several it gets a heartbeat",
     "HERMES_LLM_LLAMA_SERVER": "the program of `--engine llama-server`",
     "HERMES_LLM_VLLM": "the program of `--engine vllm`",
     "HERMES_LLM_SGLANG": "the program of `--engine sglang`",

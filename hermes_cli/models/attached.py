@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from hermes_cli.planning.fitted_plan import MemoryUse
     from hermes_cli.planning.memory import Pooling
 
+NODES_VARIABLE = "HERMES_LLM_ENGINE_NODES"
 # Settings of loading, which whoever runs the engine has decided, with their flags. Not the threads: those are of the
 # CPU here, for all models of this machine, and nothing is computed here.
 _LOADING = {
@@ -113,7 +115,15 @@ async def attach(request: ModelRequest, catalogue: Catalogue) -> tuple[AttachedM
 
 
 def _engine(address: EngineAddress, tokenizer: Path | None) -> UpstreamEngine:
-    return UpstreamEngine(address, tags=TAGS, texts=PROMPT_TAGS, tokenizer=tokenizer)
+    return UpstreamEngine(address, tags=TAGS, texts=PROMPT_TAGS, tokenizer=tokenizer, heartbeat=_nodes() > 1)
+
+
+def _nodes() -> int:
+    """Return how many machines the engine runs on, which it does not tell."""
+    text = os.environ.get(NODES_VARIABLE, "").strip() or "1"
+    if not text.isdecimal():
+        raise UsageError(f"{NODES_VARIABLE}={text} is no number of machines.", hint=f"export {NODES_VARIABLE}=2")
+    return int(text)
 
 
 def _check_settings(request: ModelRequest) -> None:

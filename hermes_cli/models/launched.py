@@ -134,7 +134,10 @@ def command_of(plan: LaunchPlan, program: Sequence[str]) -> EngineCommand:
     """Return the command of a plan for one node, on a private socket or a port of loopback."""
     words = plan.argv(socket="{socket}", port="{port}", program=program)
     environment = dict(plan.environment(run_folder="{folder}"))
-    return EngineCommand(plan.engine, tuple(words), environment, activity=ACTIVITY[plan.engine], grace=GRACE)
+    several = plan.nodes > 1 or any(word.partition("=")[0] == "--nnodes" for word in plan.more)
+    return EngineCommand(
+        plan.engine, tuple(words), environment, activity=ACTIVITY[plan.engine], grace=GRACE, heartbeat=several
+    )
 
 
 def _machine() -> Machine:

@@ -47,8 +47,10 @@ def weights(folder: Path, *names: str) -> Path:
     return folder
 
 
-def plan(catalogue: Catalogue, name: str, engine: EngineKind = "vllm", **overrides: object) -> LaunchedModel:
-    choice = EngineChoice(engine, arguments=("--dtype", "float32"))
+def plan(
+    catalogue: Catalogue, name: str, engine: EngineKind = "vllm", more: tuple[str, ...] = (), **overrides: object
+) -> LaunchedModel:
+    choice = EngineChoice(engine, arguments=("--dtype", "float32", *more))
     request = ModelRequest(name, LoadOverrides(**overrides), engine=choice)  # type: ignore[arg-type]
     return launched(request, choice, EngineProgram(engine, ("/opt/engine",), "PATH"), catalogue)
 
@@ -63,6 +65,13 @@ def test_a_folder_in_vllm(catalogue: Catalogue, tmp_path: Path) -> None:
     assert model.command.environment["VLLM_RPC_BASE_PATH"] == "{folder}"
     assert (model.context, model.known) == (512, None)
     assert plan(catalogue, str(folder)).plan.context == 1024  # as config.json says
+
+
+@pytest.mark.parametrize("more", [(), ("--nnodes", "2"), ("--nnodes=2",)])
+def test_the_head_of_several_nodes_gets_a_heartbeat(
+    catalogue: Catalogue, tmp_path: Path, more: tuple[str, ...]
+) -> None:
+    assert plan(catalogue, str(weights(tmp_path / "demo-hf")), more=more).command.heartbeat == bool(more)
 
 
 def test_sglang_gets_a_free_port_of_loopback(catalogue: Catalogue, tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from hermes_cli.engine.request import EmbeddingRequest
 
+HEARTBEAT = 30.0  # seconds without a request after which an engine on several nodes gets one
 STALL_PAUSE, STALL_LOOKS = 12.0, 4  # seconds without an event between looks, and how many must be the same
 COUNTS = ("requests", "failed", "cancelled", "prompt_tokens", "cached_tokens", "completion_tokens")  # of `EngineStats`
 METRICS = 2.0  # seconds that an engine gets to tell its counters
@@ -90,6 +91,7 @@ class UpstreamEngine:
         tags: Sequence[str] = (),
         texts: Sequence[str] = (),
         tokenizer: Path | None = None,
+        heartbeat: bool = False,
     ) -> None:
         """Connect to nothing yet.
 
@@ -98,11 +100,14 @@ class UpstreamEngine:
             tokenizer: files of its model's tokenizer (tokenizer_files.py), for engines that do not tell it.
             tags: texts whose tokens are wanted in `ModelInfo.tags`.
             texts: others that are told in `control` or `added` if they are one token.
+            heartbeat: ask for one token after each `HEARTBEAT` without a request: an engine on several nodes notices
+                only at work that one of them is gone.
         """
         self.address, self._tags, self._texts = address, tuple(tags), (*texts, *SPECIAL_TEXTS)
-        self._tokenizer = tokenizer
+        self._tokenizer, self._heartbeat = tokenizer, heartbeat
         self._client: UpstreamClient | None = None
         self._loading: asyncio.Task[tuple[Dialect, ModelInfo]] | None = None
+        self._beating: asyncio.Task[None] | None = None
         self._running: dict[int, tuple[_Sequence, asyncio.Task[None]]] = {}
         self._numbers = itertools.count()
         self._counts: Counter[str] = Counter()
@@ -210,12 +215,25 @@ class UpstreamEngine:
         for sequence, task in tuple(self._running.values()):
             task.cancel()
             sequence.events.put_nowait(error)
-        loading, client, self._loading, self._client = self._loading, self._client, None, None
-        if loading:
-            loading.cancel()
-            await asyncio.gather(loading, return_exceptions=True)
+        tasks = [task for task in (self._loading, self._beating) if task]
+        client, self._loading, self._beating, self._client = self._client, None, None, None
+        for begun in tasks:
+            begun.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         if client:
             await client.close()
+
+    async def _beat(self) -> None:
+        """Ask for one token whenever the engine had nothing to do; what comes of it shows as with any request."""
+        while True:
+            before = self._counts.total()
+            await asyncio.sleep(HEARTBEAT)
+            if not self._running and self._counts.total() == before:
+                request = GenerationRequest((0,), max_tokens=1)
+                with suppress(HermesError):
+                    async with aclosing(self.generate(request)) as events:
+                        async for _ in events:
+                            pass
 
     async def _ready(self) -> tuple[Dialect, ModelInfo]:
         if self._closed:
@@ -237,6 +255,8 @@ class UpstreamEngine:
                     f"the engine at {self.address} does not describe its model as {dialect.name} does: {error!r}.",
                     hint="check what runs there, and its version.",
                 ) from None
+        if self._heartbeat and not self._beating:
+            self._beating = asyncio.ensure_future(self._beat())
         return dialect, replace(info, load_seconds=time.monotonic() - started)
 
     @contextmanager

@@ -56,6 +56,7 @@ class EngineCommand:
         activity: a route whose answer changes while the engine works, and what its lines begin with that count.
         computes_here: the engine computes in its own processes and sleeps when it has nothing to do.
         grace: seconds that it gets to end by itself.
+        heartbeat: it works with other machines, and notices only at work that one is gone.
     """
 
     engine: str
@@ -64,6 +65,7 @@ class EngineCommand:
     activity: tuple[str, str] = ("", "")
     computes_here: bool = False
     grace: float = GRACE
+    heartbeat: bool = False
 
 
 class EngineProcess:

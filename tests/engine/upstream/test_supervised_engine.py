@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,6 +20,7 @@ from conftest import HANG, REPOSITORY, WaitFor, eventually
 
 from hermes_cli.engine.protocol import Done, Event
 from hermes_cli.engine.request import GenerationRequest
+from hermes_cli.engine.upstream import engine as upstream_engine
 from hermes_cli.engine.upstream import run_folder
 from hermes_cli.engine.upstream.engine_process import EngineCommand, Limits
 from hermes_cli.engine.upstream.supervised_engine import SupervisedEngine
@@ -135,6 +137,24 @@ def test_a_process_that_is_killed_while_nobody_asks(
                 await asyncio.sleep(0.05)
             assert not any(map(alive, before))
             assert await ask(started, "hi")
+
+    wait_for(asyncio.wait_for(run(), HANG))
+
+
+def test_a_heartbeat_notices_that_a_node_is_gone_while_nobody_asks(
+    tmp_path: Path, pids: Callable[[], list[int]], wait_for: WaitFor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends this engine as it ends one on several nodes, which notices at work only."""
+    monkeypatch.setattr(upstream_engine, "HEARTBEAT", 0.01)
+
+    async def run() -> None:
+        on_several = replace(command(tmp_path), heartbeat=True)
+        async with closing(SupervisedEngine(on_several, delays=(0.0, 0.1))) as started:
+            await started.load()
+            before = pids()
+            while not (await started.stats()).restarts:  # noqa: ASYNC110 - nothing tells
+                await asyncio.sleep(0.05)
+            assert not any(map(alive, before))
 
     wait_for(asyncio.wait_for(run(), HANG))
 

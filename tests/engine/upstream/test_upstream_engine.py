@@ -292,6 +292,32 @@ def test_an_engine_that_does_nothing_any_more_ends_the_request(
     assert works or "hangs: nothing came of any request" in str(rest[0])
 
 
+@pytest.mark.parametrize("lost", [False, True])
+def test_an_engine_on_several_nodes_gets_a_request_while_there_are_none(
+    server: Endpoint, monkeypatch: pytest.MonkeyPatch, *, lost: bool
+) -> None:
+    """A beat that fails is not the last one."""
+    monkeypatch.setattr(upstream, "HEARTBEAT", 0.001)
+
+    def beats() -> int:
+        return sum(asked.path == "/completion" for asked in list(server.asked))
+
+    async def use() -> None:
+        engine = UpstreamEngine(read_engine_url(server.url), heartbeat=True)
+        try:
+            await engine.load()
+            before = beats()
+            server.routes["/completion"] = refusal(500, "a node is gone") if lost else stream(PIECE, LAST)
+            while beats() < before + 3:  # noqa: ASYNC110 - nothing tells
+                await asyncio.sleep(0.001)
+            assert ((await engine.stats()).failed > 0) == lost
+        finally:
+            await engine.close()
+
+    run(use())
+    assert (server.last["prompt"], server.last["n_predict"]) == ([0], 1)
+
+
 @dataclass
 class _Letters:
     """An engine whose tokens are the bytes of a text, and which does not tell all of their ids."""
