@@ -56,7 +56,7 @@ class Handler(BaseHTTPRequestHandler):
         elif not body.get("stream"):
             self.reply({"generation_settings": {"grammar": ""}})
         else:
-            self.stream(bytes(body["prompt"]).decode())
+            self.stream(bytes(body["prompt"]).decode("latin-1"))
 
     def stream(self, prompt: str) -> None:
         self.send_response(200)

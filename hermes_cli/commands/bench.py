@@ -11,7 +11,16 @@ import typer
 
 from hermes_cli.catalog.models import Catalogue
 from hermes_cli.commands.completing import local_models
-from hermes_cli.commands.options import KvTypeOption, VerboseOption, kv_type_named, setting, with_console
+from hermes_cli.commands.options import (
+    EngineArgumentOption,
+    EngineCommandOption,
+    EngineOption,
+    KvTypeOption,
+    VerboseOption,
+    kv_type_named,
+    setting,
+    with_console,
+)
 from hermes_cli.commands.speeds import two_digits
 from hermes_cli.console import Console
 from hermes_cli.errors import UsageError
@@ -68,18 +77,22 @@ def command(
             metavar="PATH",
         ),
     ] = None,
+    engine: EngineOption = None,
+    engine_command: EngineCommandOption = None,
+    engine_arg: EngineArgumentOption = None,
     verbose: VerboseOption = False,
 ) -> None:
     """Measure how fast a model reads and writes here: prefill of 512 tokens, decoding of 128, as llama-bench does.
 
     The result is kept: `recommend` and `plan` use it for this model, and correct their estimates of others by it. With
-    --engine-url nothing is kept: it is what a client of that engine gets.
+    --engine-url and --engine nothing is kept: it is what a client of that engine gets.
 
     hermes bench hermes-3:8b --compare
     """
     from hermes_cli.catalog.load import load_catalogue
     from hermes_cli.hardware.probe import probe
     from hermes_cli.models.benchmark import BenchOptions, benchmark
+    from hermes_cli.models.owned import engine_choice
     from hermes_cli.models.resolve import ModelRequest, resolve
     from hermes_cli.planning.load_plan import LoadOverrides
     from hermes_cli.store.benchmarks import benchmarks, keep
@@ -88,9 +101,21 @@ def command(
     request = ModelRequest(name or "", LoadOverrides(gpu_layers=gpu_layers, kv_type=kind, threads=threads))
     options = BenchOptions(tuple(sorted(set(depth or DEPTHS))), runs, patient=bool(depth), verbose=verbose)
     catalogue = load_catalogue()
-    if engine_url:
-        attached = replace(request, engine_url=engine_url, tokenizer=Path(tokenizer) if tokenizer else None)
-        _bench_attached(attached, catalogue, options, console, compare=compare)
+    choice = engine_choice(engine, engine_command, engine_arg or (), None)
+    if engine_url or choice:
+        if engine_url and engine:
+            raise UsageError("--engine-url and --engine cannot be used together.", hint="choose one.")
+        if not name:
+            raise UsageError(
+                "this needs the name of a model.", hint="for example: hermes bench demo --engine llama-server"
+            )
+        outside = replace(
+            request,
+            engine_url=engine_url,
+            tokenizer=Path(tokenizer) if tokenizer else None,
+            engine=None if engine_url else choice,
+        )
+        _bench_outside(outside, catalogue, options, console, compare=compare)
         return
     machine = probe()
     resolved = resolve(request if name else _best_installed(request, catalogue, machine, console), catalogue)
@@ -115,20 +140,21 @@ def command(
     console.document({**asdict(result), "compared_with": asdict(earlier) if earlier else None})
 
 
-def _bench_attached(
+def _bench_outside(
     request: ModelRequest, catalogue: Catalogue, options: BenchOptions, console: Console, *, compare: bool
 ) -> None:
-    from hermes_cli.models.attached_benchmark import benchmark_attached
+    from hermes_cli.models.outside_benchmark import benchmark_outside
 
     if compare:
-        raise UsageError("--compare: results with --engine-url are not kept.", hint="leave it out.")
-    with console.working(f"asking the engine at {request.engine_url}") as show:
-        name, tests = benchmark_attached(request, catalogue, options, show if console.animates else console.note)
-    console.text(f"{name}, in the engine at {request.engine_url}\n\n")
+        raise UsageError("--compare: results of engines outside this program are not kept.", hint="leave it out.")
+    where = f"the engine at {request.engine_url}" if request.engine is None else request.engine.name
+    with console.working(f"asking {where}") as show:
+        name, tests = benchmark_outside(request, catalogue, options, show if console.animates else console.note)
+    console.text(f"{name}, in {where}\n\n")
     console.table(
         ["TEST", "TOKENS/S", "SPREAD"], [_speed_columns(test) for test in tests], right=["TOKENS/S", "SPREAD"]
     )
-    console.document({"model": name, "engine": request.engine_url, "tests": [asdict(test) for test in tests]})
+    console.document({"model": name, "engine": request.engine_url or where, "tests": [asdict(test) for test in tests]})
 
 
 def _speed_columns(test: BenchmarkTest) -> list[str]:

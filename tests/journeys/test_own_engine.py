@@ -38,6 +38,16 @@ def test_a_chat(hermes: RunHermes, pids: Callable[[], list[int]]) -> None:
     assert are_gone(pids())
 
 
+def test_a_benchmark(hermes: RunHermes, pids: Callable[[], list[int]]) -> None:
+    engine = ("--engine", "llama-server", "--engine-command", DUMMY)
+    done = hermes("bench", "demo", *engine, "--depth", "0", "--runs", "1", "--json")
+    result = json.loads(done.stdout)
+    assert (result["model"], result["engine"]) == ("demo", "llama-server")
+    assert all(test["tokens_per_second"] > 0 for test in result["tests"])
+    assert are_gone(pids())
+    assert "needs the name of a model" in hermes("bench", *engine).stderr
+
+
 def test_a_start_that_fails(hermes: RunHermes, pids: Callable[[], list[int]], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DUMMY_START", "fail")
     done = hermes("chat", "demo", "--engine", "llama-server", "--engine-command", DUMMY, "hi")

@@ -1,4 +1,4 @@
-"""Measures the speeds of a model in an engine that somebody else runs, as a client meets them.
+"""Measures the speeds of a model in an engine outside this program, as a client meets them.
 
 The tests are llama-bench's, as in benchmark.py: prefill is the time to the first token behind a prompt of which the
 engine has `depth` tokens in its prefix cache, decoding a completion behind such a prompt. The network and the engine's
@@ -19,6 +19,7 @@ from hermes_cli.errors import EngineError
 from hermes_cli.event_loop import EventLoop
 from hermes_cli.models.attached import attach
 from hermes_cli.models.benchmark import BenchOptions, bench_tests
+from hermes_cli.models.owned import own
 from hermes_cli.store.benchmarks import BenchmarkTest
 
 if TYPE_CHECKING:
@@ -27,10 +28,10 @@ if TYPE_CHECKING:
     from hermes_cli.models.resolve import ModelRequest
 
 
-def benchmark_attached(
+def benchmark_outside(
     request: ModelRequest, catalogue: Catalogue, options: BenchOptions, show: Callable[[str], None]
 ) -> tuple[str, tuple[BenchmarkTest, ...]]:
-    """Return the name of a model and its speeds in the engine of its `engine_url`; `show` is told what goes on.
+    """Return the name of a model and its speeds in an engine outside; `show` is told what goes on.
 
     Raises:
         UsageError: it is another model, or its context is too short for any of the depths.
@@ -38,20 +39,29 @@ def benchmark_attached(
     """
 
     async def measure() -> tuple[str, tuple[BenchmarkTest, ...]]:
-        model, engine = await attach(request, catalogue)
+        name, engine = await _opened(request, catalogue)
         try:
+            info = await engine.load()
             results = []
-            await _completed(engine, _prompt(model.info, 8, 0), 2)  # the first request of some engines compiles
-            for test in bench_tests(options.depths, model.info.context - 1):
+            await _completed(engine, _prompt(info, 8, 0), 2)  # the first request of some engines compiles
+            for test in bench_tests(options.depths, info.context - 1):
                 show(f"measuring {test.name}")
-                runs = [await _speed(engine, model.info, test, number) for number in range(options.runs)]
+                runs = [await _speed(engine, info, test, number) for number in range(options.runs)]
                 results.append(_result(test, tuple(runs)))
-            return model.name, tuple(results)
+            return name, tuple(results)
         finally:
             await engine.close()
 
     with EventLoop() as loop:
         return loop.run(measure())
+
+
+async def _opened(request: ModelRequest, catalogue: Catalogue) -> tuple[str, Engine]:
+    if request.engine:
+        owned = own(request, catalogue)
+        return owned.name, owned.engine()
+    model, engine = await attach(request, catalogue)
+    return model.name, engine
 
 
 async def _speed(engine: Engine, info: ModelInfo, test: BenchTest, number: int) -> float:
