@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from hermes_cli import paths
-from hermes_cli.commands.mistyped import plain_words
+from hermes_cli.commands.mistyped import OPTIONS, plain_words
 from hermes_cli.commands.options import ListFirst, with_console
 from hermes_cli.console import Console
 from hermes_cli.errors import HermesError, NotFoundError, UsageError
@@ -170,7 +170,8 @@ def _checked(values: Mapping[str, Any], ctx: typer.Context, excluded: frozenset[
     for name, value in values.items():
         parameter = parameters.get(name.replace("-", "_"))
         if parameter is None or parameter.name is None:
-            near = difflib.get_close_matches(name.replace("-", "_"), parameters, 1)
+            ours = OPTIONS.get(f"--{name}", "").removeprefix("--").replace("-", "_")
+            near = [ours] if ours in parameters else difflib.get_close_matches(name.replace("-", "_"), parameters, 1)
             hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(parameters)}"
             raise UsageError(f"{CHAT}: hermes chat has no setting {name}.", hint=hint)
         if isinstance(value, bool) and not getattr(parameter, "is_flag", False):
