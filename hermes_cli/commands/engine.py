@@ -12,7 +12,7 @@ import typer
 
 from hermes_cli import paths
 from hermes_cli.commands.completing import one_of
-from hermes_cli.commands.options import VerboseOption, YesOption, with_console
+from hermes_cli.commands.options import ENGINE_NAMES, VerboseOption, YesOption, with_console
 from hermes_cli.console import Console
 from hermes_cli.errors import ExitCode, UsageError
 from hermes_cli.units import counted
@@ -37,7 +37,7 @@ NameArgument = Annotated[
         metavar="ENGINE",
         help="llama-server, vllm or sglang.",
         show_default=False,
-        autocompletion=one_of("llama-server", "vllm", "sglang"),
+        autocompletion=one_of(*ENGINE_NAMES),
     ),
 ]
 
