@@ -224,6 +224,39 @@ def console_for(*, json: bool, quiet: bool, no_color: bool) -> Console:
     return Console(voice, color=False if no_color else None)
 
 
+def confirm_or_exit(
+    console: Console,
+    question: str,
+    *,
+    unasked: str,
+    refused: str,
+    hint: str = "to go ahead without the question, add --yes",
+    default: bool = False,
+) -> None:
+    """Go on only if the user says yes; `refused` is shown after a no.
+
+    Raises:
+        UsageError: nobody can be asked; its message is `unasked`.
+        typer.Exit: the answer was no, which is no error.
+    """
+    answer = console.confirm(question, default=default)
+    if answer is None:
+        raise UsageError(unasked, hint=hint)
+    if not answer:
+        console.note(refused)
+        raise typer.Exit
+
+
+def confirm_removal(what: str, console: Console) -> None:
+    """Go on only if the user says yes to a removal; errors are those of `confirm_or_exit`."""
+    confirm_or_exit(
+        console,
+        f"Remove {what}?",
+        unasked=f"{what} would be removed, and there is no terminal to ask on.",
+        refused="nothing was removed",
+    )
+
+
 def bytes_per_second(text: str) -> float:
     """Return the speed that `--limit-rate` gives: in MB/s, or with a unit, as in `500k`, `2.5M` and `1 GB/s`.
 
