@@ -1,4 +1,4 @@
-"""The MCP servers of a chat: started, asked for tools, called and ended. Importing this takes 0.5 s: only where there are servers.
+"""The MCP servers of a chat. Importing this takes 0.5 s: only where there are servers.
 
 Connections live in an event loop in a thread of its own; McpServers is the way into it. Servers may ask the user
 (elicitation.py); sampling and roots are not offered to them. Their logs and progress are ignored.
