@@ -11,8 +11,9 @@ from typing import Annotated, Any
 
 import typer
 
+from hermes_cli.chat.endpoint.address import OWN_KEY
 from hermes_cli.commands.clients import CLIENTS, NO_KEY, Client, Connection
-from hermes_cli.commands.options import YesOption, with_console
+from hermes_cli.commands.options import YesOption, confirm_or_exit, with_console
 from hermes_cli.console import Console
 from hermes_cli.errors import HermesError, NetworkError, NotFoundError, UsageError
 
@@ -40,7 +41,7 @@ def command(
     ] = None,
     key: Annotated[
         str | None,
-        typer.Option(envvar="HERMES_LLM_ENDPOINT_KEY", metavar="KEY", help="API key, if the server wants one."),
+        typer.Option(envvar=OWN_KEY, metavar="KEY", help="API key, if the server wants one."),
     ] = None,
     print_only: Annotated[bool, typer.Option("--print", help="Print the settings and write nothing.")] = False,
     yes: YesOption = False,
@@ -162,14 +163,14 @@ def _write(client: Client, connection: Connection, file: Path, console: Console,
         lines = [line.replace(connection.key, "KEY") for line in lines]
     console.styled((line, _COLORS.get(line[:1], "") if at > 1 else "bold") for at, line in enumerate(lines))
     if not yes:
-        answer = console.confirm(f"Write {file}?", default=True)
-        if answer is None:
-            raise UsageError(
-                "nothing was written: there is no terminal to ask on.", hint="--yes writes it, --print prints it."
-            )
-        if not answer:
-            console.note("nothing was written")
-            raise typer.Exit
+        confirm_or_exit(
+            console,
+            f"Write {file}?",
+            unasked="nothing was written: there is no terminal to ask on.",
+            hint="--yes writes it, --print prints it.",
+            refused="nothing was written",
+            default=True,
+        )
     try:
         backup = _replace(file, before, after, private=connection.key in after)
     except OSError as error:

@@ -68,7 +68,6 @@ ANSWERS = {
     "embed": "a server makes embeddings, at /v1/embeddings: hermes serve NAME",
     "exit": "hermes ends by itself after each command; a chat ends with /bye",
     "quit": "hermes ends by itself after each command; a chat ends with /bye",
-    "login": "for the Hub: hf auth login",
     "create": "any GGUF file can be used as it is: hermes chat ./model.gguf --system TEXT",
     "push": "publish files with huggingface_hub: hf upload",
     "cp": "make links for another program: hermes export NAME --to DIR",

@@ -10,6 +10,7 @@ import typer
 
 from hermes_cli.commands.completing import models, one_of
 from hermes_cli.commands.options import (
+    CONTEXT,
     AppleOption,
     CpuOnlyOption,
     DevicesOption,
@@ -18,7 +19,6 @@ from hermes_cli.commands.options import (
     RamOption,
     ReserveOption,
     VramOption,
-    context_length,
     machine_for,
     purpose_named,
     with_console,
@@ -48,9 +48,8 @@ def command(
     context: Annotated[
         int | None,
         typer.Option(
-            parser=context_length,
-            metavar="TOKENS",
             help="Context length in tokens. Default: what chat takes, up to 16384.",
+            **CONTEXT,
         ),
     ] = None,
     yarn: Annotated[bool, typer.Option("--yarn", help="Allow the longer context that YaRN gives.")] = False,

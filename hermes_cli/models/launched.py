@@ -19,14 +19,15 @@ from hermes_cli.catalog.names import (
     ModelReference,
     WeightsReference,
 )
+from hermes_cli.engine.upstream.dialect import ACTIVITY
 from hermes_cli.engine.upstream.engine_process import EngineCommand
 from hermes_cli.errors import IntegrityError, NotFoundError, NotInstalledError, UsageError
 from hermes_cli.hardware.probe import probe
 from hermes_cli.models.any_weights import weights_in_folder
 from hermes_cli.planning.launch_plan import TITLES, GpuMemory, LaunchPlan
 from hermes_cli.planning.launch_planner import LaunchOptions, best_launch, plan_launch
-from hermes_cli.store import layout
-from hermes_cli.store.choose_weights import CONFIG, absent_shards, is_weights
+from hermes_cli.store.choose_weights import CONFIG
+from hermes_cli.store.weights import installed_weights, read_weight_folder
 
 if TYPE_CHECKING:
     from hermes_cli.catalog.models import CatalogModel, Catalogue
@@ -54,8 +55,7 @@ class LaunchedModel:
     @property
     def context(self) -> int:
         """Return the tokens of a request; at most so many where the engine decides."""
-        config = json.loads((Path(self.plan.repo) / CONFIG).read_text(encoding="utf-8"))
-        return self.plan.context or int(config.get("max_position_embeddings") or 0)
+        return self.plan.context or _trained_context(Path(self.plan.repo))
 
 
 def launched(
@@ -103,7 +103,7 @@ def _planned(
         model, weights = reference.weights.model, [reference.weights]
     elif isinstance(reference, CatalogueReference):
         model = reference.model
-        weights = [weights for weights in engine_weights(model) if _folder(weights.repo)]
+        weights = [weights for weights in engine_weights(model) if installed_weights(weights.repo)]
     else:
         raise _no_weights(reference, typed, engine)
     if machine.devices:
@@ -132,11 +132,9 @@ def _plan_of_folder(
 
 def command_of(plan: LaunchPlan, program: Sequence[str]) -> EngineCommand:
     """Return the command of a plan for one node, on a private socket or a port of loopback."""
-    words = plan.argv(socket="{socket}", program=program)
-    if plan.engine == "sglang":  # it listens on no socket in a file
-        words[words.index("--port") + 1] = "{port}"
+    words = plan.argv(socket="{socket}", port="{port}", program=program)
     environment = dict(plan.environment(run_folder="{folder}"))
-    return EngineCommand(plan.engine, tuple(words), environment, activity=("/metrics", f"{plan.engine}:"), grace=GRACE)
+    return EngineCommand(plan.engine, tuple(words), environment, activity=ACTIVITY[plan.engine], grace=GRACE)
 
 
 def _machine() -> Machine:
@@ -146,12 +144,18 @@ def _machine() -> Machine:
     return replace(machine, devices=tuple(replace(device, usable=True) for device in gpus))
 
 
+def _trained_context(folder: Path) -> int:
+    """Return the tokens that a model was trained for; 0 if its config does not say."""
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    return int(config.get("max_position_embeddings") or 0)
+
+
 def _on_cpu(plan: LaunchPlan, machine: Machine) -> LaunchPlan:
     share = round(CPU_SHARE * machine.ram_available / machine.ram_total, 2)
     return replace(
         plan,
         device="cpu",
-        context=plan.context or CPU_CONTEXT,
+        context=plan.context or min(CPU_CONTEXT, _trained_context(Path(plan.repo)) or CPU_CONTEXT),
         sequences=plan.sequences or CPU_SEQUENCES,
         utilization=share,
         memory=GpuMemory(kv_cache=CPU_KV_CACHE),
@@ -166,7 +170,8 @@ def _local(path: Path, engine: EngineName) -> Path:
             f"{path.name} is a file for llama.cpp; {TITLES[engine]} loads a folder of safetensors.",
             hint="leave --engine out, or take --engine llama-server.",
         )
-    if not _is_whole(path):
+    folder = read_weight_folder(path)
+    if folder is None or not folder.is_whole:
         raise UsageError(
             f"{path} has not the files of a model: config.json, a tokenizer and all safetensors.",
             hint="give the folder of a whole repository.",
@@ -175,22 +180,9 @@ def _local(path: Path, engine: EngineName) -> Path:
 
 
 def _installed(repo: str, name: str) -> Path:
-    if folder := _folder(repo):
+    if folder := installed_weights(repo):
         return folder
     raise NotInstalledError(f"{name} is not on this machine.", pull=name)
-
-
-def _folder(repo: str) -> Path | None:
-    return next(filter(_is_whole, layout.snapshots(repo)), None)
-
-
-def _is_whole(folder: Path) -> bool:
-    try:
-        names = [path.name for path in folder.iterdir()]
-    except OSError:
-        return False
-    weights = list(filter(is_weights, names))
-    return CONFIG in names and bool(weights) and not absent_shards(weights)
 
 
 def _no_weights(reference: ModelReference, typed: str, engine: EngineName) -> UsageError:

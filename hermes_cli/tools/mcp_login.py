@@ -77,6 +77,7 @@ class BrowserLogin:
         self._server, self._tell, self._begins = server, tell, begins
         self._tokens = TokenFile(server.url)
         self._socket = self._bound()
+        self._state = ""  # of this login, in the address of its page
         address = f"http://127.0.0.1:{self._socket.getsockname()[1]}/callback"
         metadata = OAuthClientMetadata(
             client_name="hermes",
@@ -103,6 +104,7 @@ class BrowserLogin:
         except OSError:
             bound.bind(("127.0.0.1", 0))
             known = 0
+        bound.listen()  # a browser may be back before anybody waits for it
         if not known:
             self._tokens.kept.client = None
         return bound
@@ -116,6 +118,7 @@ class BrowserLogin:
             )
         if urlsplit(url).scheme not in {"https", "http"}:
             raise self._refused(f"its page of the login is at {url[:100]!r}")
+        self._state = parse_qs(urlsplit(url).query).get("state", [""])[0]
         self._begins()
         self._tell(f"log in to {self._server.name} in your browser; if none opens, go to {url}")
         await asyncio.to_thread(webbrowser.open, url)
@@ -128,6 +131,8 @@ class BrowserLogin:
             with suppress(OSError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
                 head = await reader.readuntil(b"\r\n\r\n")
                 query = parse_qs(urlsplit(head.split(b" ", 2)[1].decode("ascii")).query)
+                if query.get("state", [""])[0] != self._state:  # any page of the web can send a browser here
+                    query = {}
                 code, state, issuer, refusal = (query.get(key, [""])[0] for key in ("code", "state", "iss", "error"))
                 text = f"hermes is logged in to {self._server.name}." if code else f"hermes was refused: {refusal}"
                 page = _PAGE.format(html.escape(text)).encode()

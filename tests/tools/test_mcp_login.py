@@ -12,6 +12,7 @@ import time
 import webbrowser
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import httpx2
 import pytest
@@ -208,3 +209,20 @@ def test_without_a_terminal_it_says_how_to_log_in(
         whisper(site, [])
     assert f"hermes chat --mcp {site.root}/mcp" in caught.value.hint
     assert not browser
+
+
+def test_a_page_of_the_web_cannot_end_a_login(site: Site, browser: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It can send a browser to the port, with a code or a refusal, but does not know the login's state."""
+    visit = webbrowser.open
+    answers: list[int] = []
+
+    def others_first(url: str) -> None:
+        back = parse_qs(urlsplit(url).query)["redirect_uri"][0]
+        queries = ("code=evil&state=guessed", "error=access_denied", "code=evil")
+        answers.extend(httpx2.get(f"{back}?{query}", trust_env=False, timeout=HANG).status_code for query in queries)
+        visit(url)
+
+    monkeypatch.setattr(webbrowser, "open", lambda url: threading.Thread(target=others_first, args=[url]).start())
+    assert whisper(site, []) == "secret"
+    assert answers == [404, 404, 404]
+    assert browser
