@@ -18,6 +18,7 @@ from hermes_cli.console import Console
 from hermes_cli.errors import HermesError, NetworkError, NotFoundError, UsageError
 
 TITLES = ("NAME", "CLIENT", "SETTINGS")
+IN_EDITORS = ("vscode", "vs-code", "code", "visual-studio-code", "jetbrains", "intellij", "pycharm")
 _COLORS = {"+": "green", "-": "red", "@": "cyan"}
 
 
@@ -95,6 +96,11 @@ def _client_named(name: str) -> Client:
     normal = name.lower().replace("_", "-").replace(" ", "-")
     if normal in CLIENTS:
         return CLIENTS[normal]
+    if normal in IN_EDITORS:
+        raise NotFoundError(
+            f"hermes does not know {name} itself.",
+            hint="if you use Continue there: hermes connect continue; for any other extension: hermes connect env",
+        )
     near = difflib.get_close_matches(normal, CLIENTS, 1) or [known for known in CLIENTS if known.startswith(normal)]
     hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(CLIENTS)}; for any other: hermes connect env"
     raise NotFoundError(f"hermes does not know the client {name}.", hint=hint)
