@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -135,8 +134,9 @@ def command_of(plan: LaunchPlan, program: Sequence[str]) -> EngineCommand:
     """Return the command of a plan for one node, on a private socket or a port of loopback."""
     words = plan.argv(socket="{socket}", port="{port}", program=program)
     several = plan.nodes > 1 or any(word.partition("=")[0] == "--nnodes" for word in plan.more)
-    address = os.environ.get("VLLM_HOST_IP", "") if several else ""  # where the other nodes reach this one
-    environment = dict(plan.environment(address=address, run_folder="{folder}"))
+    environment = dict(plan.environment(run_folder="{folder}"))
+    if several:
+        environment.pop("VLLM_HOST_IP", None)  # the user's own counts: other nodes do not reach loopback
     return EngineCommand(
         plan.engine, tuple(words), environment, activity=ACTIVITY[plan.engine], grace=GRACE, heartbeat=several
     )
