@@ -330,7 +330,7 @@ def test_flags_that_contradict_each_other(flags: dict[str, Any], says: str) -> N
         ({"apple": "M4 Pro 96G"}, "only with 24, 48, 64", "--apple 96G"),
         ({"apple": "M4 Max 40G"}, "only with 36, 48, 64, 128", "--apple 40G"),
         ({"apple": "M4 Pro 24000M"}, "only with 24, 48, 64", "--apple 23.4"),
-        ({"apple": "RTX 4090 24G"}, "no chip of Apple's", '--gpu "RTX 4090"'),
+        ({"apple": "RTX 4090 24G"}, "not a chip of Apple's", '--gpu "RTX 4090"'),
         ({"apple": "M9 24G"}, "no GPU named M9", "nearest names"),
         ({"apple": "M4 Pro 0G"}, "too little", "24G"),
     ],
