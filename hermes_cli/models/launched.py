@@ -24,7 +24,7 @@ from hermes_cli.engine.upstream.tokenizer_files import config_number
 from hermes_cli.errors import IntegrityError, NotFoundError, NotInstalledError, UsageError
 from hermes_cli.hardware.probe import probe
 from hermes_cli.models.any_weights import weights_in_folder
-from hermes_cli.planning.launch_plan import TITLES, GpuMemory, LaunchPlan
+from hermes_cli.planning.launch_plan import ENGINE_TITLES, GpuMemory, LaunchPlan
 from hermes_cli.planning.launch_planner import LaunchOptions, best_launch, plan_launch
 from hermes_cli.store.weights import installed_weights, read_weight_folder
 
@@ -70,7 +70,7 @@ def launched(
     engine: EngineName = "sglang" if program.engine == "sglang" else "vllm"
     if request.overrides.kv_type:
         raise UsageError(
-            f"--kv-type is for llama.cpp; {TITLES[engine]} has types of its own.",
+            f"--kv-type is for llama.cpp; {ENGINE_TITLES[engine]} has types of its own.",
             hint="for example: --engine-arg=--kv-cache-dtype --engine-arg=fp8",
         )
     machine, overrides = _machine(), request.overrides
@@ -79,7 +79,7 @@ def launched(
     name, known, plan, notes = _planned(ModelNames(catalogue).parse(request.name), request.name, machine, options)
     if not machine.devices:
         plan = _on_cpu(plan, machine)
-        notes = (*notes, f"there is no GPU: {TITLES[engine]} on a CPU is for tries")
+        notes = (*notes, f"there is no GPU: {ENGINE_TITLES[engine]} on a CPU is for tries")
     plan = replace(plan, more=choice.arguments)
     return LaunchedModel(name, plan, command_of(plan, program.words), known, notes)
 
@@ -165,7 +165,7 @@ def _local(path: Path, engine: EngineName) -> Path:
         if not path.exists():
             raise NotFoundError(f"there is no folder {path}.", hint="check the path.")
         raise UsageError(
-            f"{path.name} is a file for llama.cpp; {TITLES[engine]} loads a folder of safetensors.",
+            f"{path.name} is a file for llama.cpp; {ENGINE_TITLES[engine]} loads a folder of safetensors.",
             hint="leave --engine out, or take --engine llama-server.",
         )
     folder = read_weight_folder(path)
@@ -186,10 +186,10 @@ def _installed(repo: str, name: str) -> Path:
 def _no_weights(reference: ModelReference, typed: str, engine: EngineName) -> UsageError:
     if isinstance(reference, DemoReference):
         return UsageError(
-            f"the demo model is a GGUF file, which {TITLES[engine]} does not load.",
+            f"the demo model is a GGUF file, which {ENGINE_TITLES[engine]} does not load.",
             hint="try it with --engine llama-server, or name a folder of safetensors.",
         )
     return UsageError(
-        f"{typed} is not a model with weights for {TITLES[engine]} that is known.",
+        f"{typed} is not a model with weights for {ENGINE_TITLES[engine]} that is known.",
         hint=f"if it has safetensors: hermes pull {typed.partition(':')[0]}@{ANY_WEIGHTS}",
     )
