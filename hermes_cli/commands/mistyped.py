@@ -1,4 +1,4 @@
-"""What people type who know other programs: understood where its meaning is clear, else answered with what to type.
+"""Words of other programs on the command line: understood where the meaning is clear, else answered with what to type.
 
 The words are those of Ollama, llama.cpp, pip, git and the like. Typer's own errors are told in our voice as well.
 """
