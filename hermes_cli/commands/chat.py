@@ -222,7 +222,7 @@ def command(
 
         hermes chat demo "Sum this up" --file notes.txt
 
-        hermes chat hermes-3:8b --mcp "npx -y @modelcontextprotocol/server-filesystem ."
+        hermes chat hermes-3:8b --mcp "uvx mcp-server-time"
 
     With a prompt, the answer goes to standard output, everything about it to standard error.
     """
@@ -236,9 +236,9 @@ def command(
     named = bool(endpoint or (model and not from_config(ctx, "model")))
     typed, text = model_and_prompt(words or [], named=named, console=console)
 
-    at_service = _hosted(model or typed)
-    _check_exclusive(endpoint, engine_url, engine, model or typed if at_service else None)
-    endpoint, model = at_service or (endpoint, model)
+    at_service = _hosted(typed or model)
+    _check_exclusive(endpoint, engine_url, engine, typed or model if at_service else None)
+    endpoint = at_service[0] if at_service else endpoint
 
     from hermes_cli import paths
     from hermes_cli.chat.conversation import ChatOptions, read_schema
@@ -280,7 +280,7 @@ def command(
     settings = ModelRequest("", overrides, yarn, draft or "off", tuple(map(lora_file, lora or ())), template, prefixes)
     settings = replace(settings, engine_url=engine_url, engine=choice, tokenizer=Path(tokenizer) if tokenizer else None)
     arguments = ChatArguments(
-        model=typed or (None if "model" in settled else model),
+        model=at_service[1] if at_service else typed or (None if "model" in settled else model),
         endpoint=endpoint,
         resume=resume,
         go_on=go_on,

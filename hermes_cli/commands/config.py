@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from hermes_cli import paths
-from hermes_cli.commands.mistyped import plain_words
+from hermes_cli.commands.mistyped import OPTIONS, plain_words
 from hermes_cli.commands.options import ListFirst, with_console
 from hermes_cli.console import Console
 from hermes_cli.errors import HermesError, NotFoundError, UsageError, did_you_mean
@@ -167,7 +167,8 @@ def _checked(values: Mapping[str, Any], ctx: typer.Context, excluded: frozenset[
     for name, value in values.items():
         parameter = parameters.get(_normal(name))
         if parameter is None or parameter.name is None:
-            hint = did_you_mean(_normal(name), parameters, f"there are: {', '.join(parameters)}")
+            ours = OPTIONS.get(f"--{name}", name).removeprefix("--")
+            hint = did_you_mean(_normal(ours), parameters, f"there are: {', '.join(parameters)}")
             raise UsageError(f"{CHAT}: hermes chat has no setting {name}.", hint=hint)
         if isinstance(value, bool) and not getattr(parameter, "is_flag", False):
             value = "on" if value else "off"  # noqa: PLW2901 - which YAML takes for true and false

@@ -18,6 +18,7 @@ from hermes_cli.console import Console
 from hermes_cli.errors import HermesError, NetworkError, NotFoundError, UsageError
 
 TITLES = ("NAME", "CLIENT", "SETTINGS")
+IN_EDITORS = ("vscode", "vs-code", "code", "visual-studio-code", "jetbrains", "intellij", "pycharm")
 _COLORS = {"+": "green", "-": "red", "@": "cyan"}
 
 
@@ -95,6 +96,11 @@ def _client_named(name: str) -> Client:
     normal = name.lower().replace("_", "-").replace(" ", "-")
     if normal in CLIENTS:
         return CLIENTS[normal]
+    if normal in IN_EDITORS:
+        raise NotFoundError(
+            f"hermes does not know {name} itself.",
+            hint="if you use Continue there: hermes connect continue; for any other extension: hermes connect env",
+        )
     near = difflib.get_close_matches(normal, CLIENTS, 1) or [known for known in CLIENTS if known.startswith(normal)]
     hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(CLIENTS)}; for any other: hermes connect env"
     raise NotFoundError(f"hermes does not know the client {name}.", hint=hint)
@@ -125,7 +131,10 @@ def _connection(url: str | None, key: str | None, model: str | None) -> Connecti
     listed = fetch_json(root, "/v1/models", key)
     if listed is None:
         if needs_key and not key:
-            raise UsageError(f"{root} does not answer without a key.", hint="give it: --key KEY; or check the address.")
+            raise UsageError(
+                f"{root} does not answer, or not without a key.",
+                hint="check the address, and that the server is running; if it wants a key: --key KEY",
+            )
         raise NetworkError(f"{root} does not answer, or not with this key.", hint="check it with hermes ps.")
     models = {known: entry for entry in listed["data"] for known in (entry["id"], *entry.get("aliases", ()))}
     chosen = models.get(model or listed["data"][0]["id"])

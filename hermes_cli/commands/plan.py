@@ -104,7 +104,7 @@ def command(
 
         hermes plan hermes-3:8b:Q4_K_M --context 32768 --gpu "RTX 3060 12GB"
 
-        hermes plan hermes-4:405b --engine vllm --gpu 8xH100 --nodes 2 --write slurm
+        hermes plan hermes-4:405b --engine vllm --gpu 8xH100 --write slurm
     """
     from hermes_cli.catalog.load import load_catalogue
     from hermes_cli.planning.launch_planner import LaunchOptions

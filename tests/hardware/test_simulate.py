@@ -318,6 +318,7 @@ def test_flags_that_contradict_each_other(flags: dict[str, Any], says: str) -> N
         ({"gpu": ["9xMI250X"]}, "18 GPUs", "at most 16"),
         ({"vram": ",".join(["1G"] * 17)}, "17 GPUs", "at most 16"),
         ({"gpu": ["M4 Pro"]}, "M4 Pro is a Mac's chip", '--apple "M4 Pro 24G"'),
+        ({"gpu": ["Apple M3 Max 64G"]}, "is a Mac's chip", 'type --apple "M3 Max 64G"'),
         ({"gpu": ["2xDGX Spark"]}, "two machines", "one machine"),
         ({"gpu": ["DGX Spark", "Strix Halo"]}, "two machines", "one machine"),
         ({"vram": ""}, "--vram: '' is not a size", "--vram 24G"),
