@@ -12,6 +12,7 @@ import typer
 from hermes_cli.catalog.load import load_catalogue
 from hermes_cli.catalog.models import CatalogModel, Catalogue
 from hermes_cli.catalog.names import CatalogueReference, ModelNames, WeightsReference
+from hermes_cli.catalog.variants import only_named
 from hermes_cli.commands.completing import models
 from hermes_cli.commands.list import is_here, where_it_is
 from hermes_cli.commands.options import (
@@ -32,7 +33,7 @@ from hermes_cli.commands.options import (
 )
 from hermes_cli.commands.speeds import duration, in_words, per_second, speed_document, two_digits
 from hermes_cli.console import Console
-from hermes_cli.errors import DoesNotFitError, NotFoundError, UsageError
+from hermes_cli.errors import DoesNotFitError, UsageError
 from hermes_cli.hardware.machine import Machine
 from hermes_cli.planning.best_placement import NEEDS
 from hermes_cli.planning.quality import Purpose
@@ -41,6 +42,7 @@ from hermes_cli.planning.recommend import (
     Alternative,
     Recommendation,
     RecommendOptions,
+    Shortfall,
     alternatives,
     gpus_used,
     recommendations,
@@ -112,6 +114,7 @@ def command(
     fitting = recommendations(catalogue, machine, options)
     others = alternatives(fitting, catalogue, machine, options) if fitting else []
     best = fitting[0] if fitting else None
+    missing = shortfalls(best, options.purpose) if best else []
     engine = _engine_pick(name, catalogue, machine, options, best)
     console.prose(one_line(machine), hanging="  ")
     console.text("\n")
@@ -125,10 +128,8 @@ def command(
             "users": users,
             "engine": engine.launch.plan.engine if engine else "llama.cpp",
             "engine_pick": _engine_document(engine),
-            "pick": _candidate(fitting[0]) if fitting else None,
-            "shortfalls": [asdict(shortfall) for shortfall in shortfalls(fitting[0], options.purpose)]
-            if fitting
-            else [],
+            "pick": _candidate(best) if best else None,
+            "shortfalls": [asdict(shortfall) for shortfall in missing],
             "alternatives": [{"label": other.label or "other", **_candidate(other.candidate)} for other in others],
             "candidates": [_candidate(candidate) for candidate in fitting],
         }
@@ -139,17 +140,17 @@ def command(
         show_engine_pick(engine, best, users, console, simulated=machine.simulated)
         if best is None:
             return
-    if not fitting:
+    if best is None:
         raise nothing_fits(catalogue, machine, options, name)
-    _show_pick(fitting[0], users, console, alone=engine is None)
-    _show_shortfalls(fitting[0], options.purpose, console)
+    _show_pick(best, users, console, alone=engine is None)
+    _show_shortfalls(missing, options.purpose, console)
     listed = [Alternative("", candidate) for candidate in fitting[1:]] if every else others
-    _show_table(fitting[0], listed, engine, console)
-    if fitting[0].placement.gpu_layers <= fitting[0].variant.model.architecture.layers:
+    _show_table(best, listed, engine, console)
+    if best.placement.gpu_layers <= best.variant.model.architecture.layers:
         for note in (note.text for note in machine.notes if note.about == "bandwidth"):
             console.note(note)
     if explain:
-        _explain(fitting[0], options, console)
+        _explain(best, options, console)
 
 
 def _show_table(
@@ -217,31 +218,7 @@ def _models(name: str, catalogue: Catalogue, machine: Machine, options: Recommen
         from hermes_cli.models.any_model import quantizations
 
         return quantizations(wanted, name, catalogue, machine, options)
-    return models_named(wanted)
-
-
-def models_named(wanted: CatalogueReference) -> tuple[CatalogModel, ...]:
-    """Return the model of the catalogue that a name means, with no files but those that it says."""
-    import msgspec
-
-    from hermes_cli.catalog.variants import matching_variants
-
-    if wanted.quantization and not matching_variants(wanted.model, quantization=wanted.quantization):
-        hint = f"see what there is: hermes show {wanted.model.short}"
-        raise NotFoundError(f"no {wanted.quantization} of {wanted.model.short} is known.", hint=hint)
-    kept = [
-        msgspec.structs.replace(
-            repository,
-            quantizations={
-                quantization: entry
-                for quantization, entry in repository.quantizations.items()
-                if wanted.quantization in {None, quantization}
-            },
-        )
-        for repository in wanted.model.gguf
-        if wanted.repository in {None, repository.repo}
-    ]
-    return (msgspec.structs.replace(wanted.model, gguf=tuple(kept)),)
+    return (only_named(wanted),)
 
 
 def _show_pick(pick: Recommendation, users: int, console: Console, *, alone: bool) -> None:
@@ -288,10 +265,10 @@ def _context_cell(candidate: Recommendation) -> str:
     return f"{candidate.settings.context:,}{'' if kv_type == 'f16' else f' {kv_type}'}"
 
 
-def _show_shortfalls(pick: Recommendation, purpose: Purpose, console: Console) -> None:
+def _show_shortfalls(missing: Sequence[Shortfall], purpose: Purpose, console: Console) -> None:
     """Say that the machine is not for the purpose, and why, if even its best pick misses what that needs."""
     reasons = []
-    for shortfall in shortfalls(pick, purpose):
+    for shortfall in missing:
         has, needs = shortfall.has, shortfall.needs
         match shortfall.need:
             case "gpu":

@@ -18,6 +18,7 @@ MAX_BIASES = 1024
 MAX_BREAKERS = 32  # each is looked for in the whole vocabulary, 16 ms for 262,144 tokens
 MAX_STOPS, MAX_STOP_CHARACTERS = 64, 1024
 MAX_TOP_LOGPROBS = 100
+SHARE_OF_END = 4  # the smallest budget of reasoning that is ended by a sentence, in lengths of the sentence
 
 
 @dataclass(frozen=True)
@@ -237,6 +238,15 @@ class EmbeddingRequest:
     dimensions: int | None = None
     truncate: bool = False
     client: str = ""
+
+
+def check_tokens(tokens: Iterable[int], vocabulary: int) -> None:
+    """Raise UsageError for a number that is not a token of a vocabulary of so many."""
+    wrong = next((token for token in tokens if not 0 <= token < vocabulary), None)
+    if wrong is not None:
+        raise UsageError(
+            f"{wrong} is not a token; this model's go from 0 to {vocabulary - 1:,}.", hint="take tokens of this model."
+        )
 
 
 def encode(pieces: Iterable[str], tokenize: Tokenize) -> list[int]:

@@ -15,8 +15,7 @@ from hermes_cli.engine.upstream.http import EngineAddress, read_engine_url
 from hermes_cli.engine.upstream.tokenizer_files import config_number
 from hermes_cli.errors import HermesError, UsageError
 from hermes_cli.gguf.header import read_header
-from hermes_cli.models.resolve import DRAFT_OFF, ModelRequest
-from hermes_cli.planning.load_plan import LoadOverrides
+from hermes_cli.models.resolve import ModelRequest, given_flags
 from hermes_cli.prompting.choose import identify
 from hermes_cli.prompting.markers import TAGS as PROMPT_TAGS
 from hermes_cli.prompting.turn_grammar import TAGS
@@ -118,11 +117,7 @@ def _engine(address: EngineAddress, tokenizer: Path | None) -> UpstreamEngine:
 
 
 def _check_settings(request: ModelRequest) -> None:
-    free = LoadOverrides()
-    given = [flag for name, flag in _LOADING.items() if getattr(request.overrides, name) != getattr(free, name)]
-    others = {"--yarn": request.yarn, "--draft": request.draft != DRAFT_OFF, "--lora": bool(request.adapters)}
-    given += [flag for flag, is_given in others.items() if is_given]
-    if given:
+    if given := given_flags(request, _LOADING):
         raise UsageError(
             f"{' and '.join(given)}: with --engine-url this is for whoever starts the engine.",
             hint="leave it out, and start the engine with what you want.",

@@ -19,14 +19,15 @@ from hermes_cli.catalog.names import (
     ModelReference,
     WeightsReference,
 )
+from hermes_cli.engine.upstream.dialect import ACTIVITY
 from hermes_cli.engine.upstream.engine_process import EngineCommand
 from hermes_cli.errors import IntegrityError, NotFoundError, NotInstalledError, UsageError
 from hermes_cli.hardware.probe import probe
 from hermes_cli.models.any_weights import weights_in_folder
-from hermes_cli.planning.launch_plan import TITLES, GpuMemory, LaunchPlan
+from hermes_cli.planning.launch_plan import ENGINE_TITLES, GpuMemory, LaunchPlan
 from hermes_cli.planning.launch_planner import LaunchOptions, best_launch, plan_launch
-from hermes_cli.store import layout
-from hermes_cli.store.choose_weights import CONFIG, absent_shards, is_weights
+from hermes_cli.store.choose_weights import CONFIG
+from hermes_cli.store.weights import installed_weights, read_weight_folder
 
 if TYPE_CHECKING:
     from hermes_cli.catalog.models import CatalogModel, Catalogue
@@ -54,8 +55,7 @@ class LaunchedModel:
     @property
     def context(self) -> int:
         """Return the tokens of a request; at most so many where the engine decides."""
-        config = json.loads((Path(self.plan.repo) / CONFIG).read_text(encoding="utf-8"))
-        return self.plan.context or int(config.get("max_position_embeddings") or 0)
+        return self.plan.context or _trained_context(Path(self.plan.repo))
 
 
 def launched(
@@ -71,7 +71,7 @@ def launched(
     engine: EngineName = "sglang" if program.engine == "sglang" else "vllm"
     if request.overrides.kv_type:
         raise UsageError(
-            f"--kv-type is for llama.cpp; {TITLES[engine]} has types of its own.",
+            f"--kv-type is for llama.cpp; {ENGINE_TITLES[engine]} has types of its own.",
             hint="for example: --engine-arg=--kv-cache-dtype --engine-arg=fp8",
         )
     machine, overrides = _machine(), request.overrides
@@ -80,7 +80,7 @@ def launched(
     name, known, plan, notes = _planned(ModelNames(catalogue).parse(request.name), request.name, machine, options)
     if not machine.devices:
         plan = _on_cpu(plan, machine)
-        notes = (*notes, f"there is no GPU: {TITLES[engine]} on a CPU is for tries")
+        notes = (*notes, f"there is no GPU: {ENGINE_TITLES[engine]} on a CPU is for tries")
     plan = replace(plan, more=choice.arguments)
     return LaunchedModel(name, plan, command_of(plan, program.words), known, notes)
 
@@ -103,7 +103,7 @@ def _planned(
         model, weights = reference.weights.model, [reference.weights]
     elif isinstance(reference, CatalogueReference):
         model = reference.model
-        weights = [weights for weights in engine_weights(model) if _folder(weights.repo)]
+        weights = [weights for weights in engine_weights(model) if installed_weights(weights.repo)]
     else:
         raise _no_weights(reference, typed, engine)
     if machine.devices:
@@ -132,11 +132,9 @@ def _plan_of_folder(
 
 def command_of(plan: LaunchPlan, program: Sequence[str]) -> EngineCommand:
     """Return the command of a plan for one node, on a private socket or a port of loopback."""
-    words = plan.argv(socket="{socket}", program=program)
-    if plan.engine == "sglang":  # it listens on no socket in a file
-        words[words.index("--port") + 1] = "{port}"
+    words = plan.argv(socket="{socket}", port="{port}", program=program)
     environment = dict(plan.environment(run_folder="{folder}"))
-    return EngineCommand(plan.engine, tuple(words), environment, activity=("/metrics", f"{plan.engine}:"), grace=GRACE)
+    return EngineCommand(plan.engine, tuple(words), environment, activity=ACTIVITY[plan.engine], grace=GRACE)
 
 
 def _machine() -> Machine:
@@ -146,12 +144,18 @@ def _machine() -> Machine:
     return replace(machine, devices=tuple(replace(device, usable=True) for device in gpus))
 
 
+def _trained_context(folder: Path) -> int:
+    """Return the tokens that a model was trained for; 0 if its config does not say."""
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    return int(config.get("max_position_embeddings") or 0)
+
+
 def _on_cpu(plan: LaunchPlan, machine: Machine) -> LaunchPlan:
     share = round(CPU_SHARE * machine.ram_available / machine.ram_total, 2)
     return replace(
         plan,
         device="cpu",
-        context=plan.context or CPU_CONTEXT,
+        context=plan.context or min(CPU_CONTEXT, _trained_context(Path(plan.repo)) or CPU_CONTEXT),
         sequences=plan.sequences or CPU_SEQUENCES,
         utilization=share,
         memory=GpuMemory(kv_cache=CPU_KV_CACHE),
@@ -163,10 +167,11 @@ def _local(path: Path, engine: EngineName) -> Path:
         if not path.exists():
             raise NotFoundError(f"there is no folder {path}.", hint="check the path.")
         raise UsageError(
-            f"{path.name} is a file for llama.cpp; {TITLES[engine]} loads a folder of safetensors.",
+            f"{path.name} is a file for llama.cpp; {ENGINE_TITLES[engine]} loads a folder of safetensors.",
             hint="leave --engine out, or take --engine llama-server.",
         )
-    if not _is_whole(path):
+    folder = read_weight_folder(path)
+    if folder is None or not folder.is_whole:
         raise UsageError(
             f"{path} has not the files of a model: config.json, a tokenizer and all safetensors.",
             hint="give the folder of a whole repository.",
@@ -175,31 +180,18 @@ def _local(path: Path, engine: EngineName) -> Path:
 
 
 def _installed(repo: str, name: str) -> Path:
-    if folder := _folder(repo):
+    if folder := installed_weights(repo):
         return folder
     raise NotInstalledError(f"{name} is not on this machine.", pull=name)
-
-
-def _folder(repo: str) -> Path | None:
-    return next(filter(_is_whole, layout.snapshots(repo)), None)
-
-
-def _is_whole(folder: Path) -> bool:
-    try:
-        names = [path.name for path in folder.iterdir()]
-    except OSError:
-        return False
-    weights = list(filter(is_weights, names))
-    return CONFIG in names and bool(weights) and not absent_shards(weights)
 
 
 def _no_weights(reference: ModelReference, typed: str, engine: EngineName) -> UsageError:
     if isinstance(reference, DemoReference):
         return UsageError(
-            f"the demo model is a GGUF file, which {TITLES[engine]} does not load.",
+            f"the demo model is a GGUF file, which {ENGINE_TITLES[engine]} does not load.",
             hint="try it with --engine llama-server, or name a folder of safetensors.",
         )
     return UsageError(
-        f"{typed} is not a model with weights for {TITLES[engine]} that is known.",
+        f"{typed} is not a model with weights for {ENGINE_TITLES[engine]} that is known.",
         hint=f"if it has safetensors: hermes pull {typed.partition(':')[0]}@{ANY_WEIGHTS}",
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from hermes_cli.engine.embedded.child import Child
 from hermes_cli.errors import HermesError, NotInstalledError
@@ -21,11 +21,14 @@ if TYPE_CHECKING:
     from hermes_cli.catalog.models import Catalogue
     from hermes_cli.console import Console
     from hermes_cli.engine.embedded.fit_check import FitCheck
+    from hermes_cli.engine.protocol import Engine
     from hermes_cli.generation import ChatModel
     from hermes_cli.models.planned import ServableModel
     from hermes_cli.models.resolve import ModelRequest, ResolvedModel
 
     Recommend = Callable[[ModelRequest, Catalogue], ModelRequest]
+
+T = TypeVar("T")
 
 
 class Prewarm:
@@ -135,12 +138,7 @@ class ModelLoader:
             yield lambda: self._own(self._named(name, catalogue), catalogue)
             return
         request = self._named(name, catalogue)
-        try:
-            resolved = resolve(request, catalogue)
-        except NotInstalledError as missing:
-            if not self._fetch(missing):
-                raise
-            resolved = resolve(request, catalogue)
+        resolved = self._fetching(lambda: resolve(request, catalogue))
         child = self._prewarm.child()
         check = FitCheck(child, resolved.file.path, resolved.overrides, headers=resolved.file.headers)
 
@@ -154,41 +152,46 @@ class ModelLoader:
         named = replace(self._settings, name=name or "")
         return named if name else self._recommend(named, catalogue)
 
+    def _fetching(self, find: Callable[[], T]) -> T:
+        """Return what `find` returns, called again once the model is fetched that it missed."""
+        try:
+            return find()
+        except NotInstalledError as missing:
+            if not self._fetch(missing):
+                raise
+            return find()
+
+    @contextmanager
+    def _closed_on_error(self, engine: Engine) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self._prewarm.event_loop.run(engine.close())
+            raise
+
     def _own(self, request: ModelRequest, catalogue: Catalogue) -> LoadedModel:
         from hermes_cli.generation import ChatModel  # noqa: PLC0415 - as below
         from hermes_cli.models.owned import own  # noqa: PLC0415 - only where an engine is chosen
 
-        try:
-            planned = own(request, catalogue)
-        except NotInstalledError as missing:
-            if not self._fetch(missing):
-                raise
-            planned = own(request, catalogue)
+        planned = self._fetching(lambda: own(request, catalogue))
         if planned.note:
             self._console.note(planned.note)
         loop, what = self._prewarm.event_loop, f"{planned.name} in {planned.program.engine}"
         with self._console.working(f"loading {what}") as show:
             engine = planned.engine(progress=lambda part: show(f"loading {what}: {part:.0%}"))
-            try:
+            with self._closed_on_error(engine):
                 info = loop.run(engine.load())
                 model = ChatModel(engine, info, known=planned.known, template=planned.template)
-            except BaseException:
-                loop.run(engine.close())
-                raise
         return LoadedModel(model, planned)
 
     def _attach(self, request: ModelRequest, catalogue: Catalogue) -> LoadedModel:
         from hermes_cli.generation import ChatModel  # noqa: PLC0415 - as below
         from hermes_cli.models.attached import attach  # noqa: PLC0415 - HTTP
 
-        loop = self._prewarm.event_loop
         with self._console.working(f"asking the engine at {request.engine_url}"):
-            planned, engine = loop.run(attach(request, catalogue))
-            try:
+            planned, engine = self._prewarm.event_loop.run(attach(request, catalogue))
+            with self._closed_on_error(engine):
                 model = ChatModel(engine, planned.info, known=planned.known, template=planned.template)
-            except BaseException:
-                loop.run(engine.close())
-                raise
         return LoadedModel(model, planned)
 
     def _finish(self, check: FitCheck, resolved: ResolvedModel, catalogue: Catalogue) -> LoadedModel:
@@ -207,12 +210,9 @@ class ModelLoader:
                 progress=lambda part: show(f"loading {name}: {part:.0%}"),
                 child=self._prewarm.take(),
             )
-            try:
+            with self._closed_on_error(engine):
                 loading = loop.begin(engine.load())
                 if template := resolved.file.header.text("tokenizer.chat_template"):
                     prepare(template, resolved.known)
                 model = ChatModel(engine, loop.run(loading), known=resolved.known, template=resolved.request.template)
-            except BaseException:
-                loop.run(engine.close())
-                raise
         return LoadedModel(model, plan)

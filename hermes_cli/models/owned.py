@@ -17,7 +17,7 @@ from hermes_cli.engine.upstream.programs import EngineProgram, engine_named, fin
 from hermes_cli.errors import DoesNotFitError, HermesError, NotFoundError, UsageError
 from hermes_cli.hardware.probe import ProbeSources, probe
 from hermes_cli.hardware.selection import select_devices
-from hermes_cli.models.resolve import DRAFT_OFF, EngineChoice, ModelRequest, resolve
+from hermes_cli.models.resolve import EngineChoice, ModelRequest, given_flags, resolve
 from hermes_cli.planning.load_plan import LoadOverrides
 from hermes_cli.planning.memory import facts_of
 from hermes_cli.planning.planner import computed_plan
@@ -125,11 +125,7 @@ def own(request: ModelRequest, catalogue: Catalogue, platform: str = sys.platfor
 
 
 def _check(request: ModelRequest, choice: EngineChoice, engine: str) -> None:
-    free = LoadOverrides()
-    given = [flag for name, flag in _EMBEDDED.items() if getattr(request.overrides, name) != getattr(free, name)]
-    others = {"--yarn": request.yarn, "--draft": request.draft != DRAFT_OFF, "--lora": bool(request.adapters)}
-    given += [flag for flag, is_given in others.items() if is_given]
-    if given:
+    if given := given_flags(request, _EMBEDDED):
         raise UsageError(
             f"{' and '.join(given)}: hermes does not set this for {engine}.",
             hint="pass the engine's own arguments on with --engine-arg, or leave --engine out.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,6 +65,19 @@ class ModelRequest:
     engine_url: str | None = None
     tokenizer: Path | None = None
     engine: EngineChoice | None = None
+
+
+def given_flags(request: ModelRequest, overrides: Mapping[str, str]) -> list[str]:
+    """Return the flags that a request has of what only the embedded engine loads: YaRN, drafts, adapters, and these.
+
+    Args:
+        request: from a command line or a file.
+        overrides: flags of settings of `LoadOverrides`, by their names there.
+    """
+    free = LoadOverrides()
+    given = [flag for name, flag in overrides.items() if getattr(request.overrides, name) != getattr(free, name)]
+    others = {"--yarn": request.yarn, "--draft": request.draft != DRAFT_OFF, "--lora": bool(request.adapters)}
+    return [*given, *(flag for flag, is_given in others.items() if is_given)]
 
 
 @dataclass(frozen=True)

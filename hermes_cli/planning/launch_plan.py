@@ -19,7 +19,7 @@ from hermes_cli.catalog.engine_weights import WeightFormat
 EngineName = Literal["vllm", "sglang"]
 EngineKvType = Literal["auto", "fp8"]
 
-TITLES: dict[EngineName, str] = {"vllm": "vLLM", "sglang": "SGLang"}
+ENGINE_TITLES: dict[EngineName, str] = {"vllm": "vLLM", "sglang": "SGLang"}
 
 PORT = 8000  # of the HTTP server, where there is no socket
 MASTER_PORT = 29501  # at which the nodes of one replica meet
@@ -101,7 +101,7 @@ class LaunchPlan:
         *,
         socket: str | None = None,
         host: str = "127.0.0.1",
-        port: int = PORT,
+        port: int | str = PORT,
         head: str = "127.0.0.1",
         program: Sequence[str] = (),
         ray: bool = False,
@@ -112,7 +112,7 @@ class LaunchPlan:
             rank: of the node; the head has 0. A text, such as `$RANK`, stands for that of any other node.
             socket: the Unix socket that the head listens on, in place of `host` and `port`; SGLang has none.
             host: address that the head listens on.
-            port: its port.
+            port: its port, or a text that stands for it.
             head: the address at which the other nodes reach the head, or a variable that holds it.
             program: what is run, such as `("/opt/vllm/bin/vllm",)`; by default what PATH has.
             ray: the nodes are those of a running Ray cluster, and only the head is started.
@@ -170,7 +170,7 @@ class LaunchPlan:
             *(("--data-parallel-start-rank", str(first), *headless) if headless else ()),
         ]
 
-    def _sglang(self, rank: int | str, host: str, port: int, head: str) -> list[str]:
+    def _sglang(self, rank: int | str, host: str, port: int | str, head: str) -> list[str]:
         """Flags of SGLang 0.5.23."""
         options: list[tuple[str, object]] = [("--model-path", self.repo), ("--served-model-name", self.name)]
         options += [("--host", host), ("--port", port)]
@@ -191,31 +191,18 @@ class LaunchPlan:
             options += [("--nnodes", self.nodes), ("--node-rank", rank), ("--dist-init-addr", f"{head}:{MASTER_PORT}")]
         return [*(str(word) for option in options for word in option), "--enable-metrics", *self.more]
 
-    def environment(
-        self,
-        rank: int = 0,
-        *,
-        address: str = "",
-        interface: str = "",
-        run_folder: str = "",
-    ) -> Mapping[str, str]:
-        """Return the variables that one node needs, to be added to its own.
+    def environment(self, run_folder: str = "") -> Mapping[str, str]:
+        """Return the variables that each node needs, to be added to its own; its address is known only there.
 
-        Args:
-            rank: of the node; nodes on one machine without a GPU get a core each.
-            address: of this node in the network between the nodes; of a single node loopback.
-            interface: the network interface that has this address, such as `eth0`.
-            run_folder: a private folder for the sockets that vLLM leaves in `/tmp` otherwise.
+        `run_folder` is a private folder for the sockets that vLLM leaves in `/tmp` otherwise.
         """
         values = {"HF_HUB_DISABLE_TELEMETRY": "1"}
-        if interface:
-            values |= {"GLOO_SOCKET_IFNAME": interface, "NCCL_SOCKET_IFNAME": interface}
         if self.engine == "sglang":
             return values
         values |= {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
         values["VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS"] = str(STEP_TIMEOUT)
-        if address or self.nodes == 1:
-            values["VLLM_HOST_IP"] = address or "127.0.0.1"
+        if self.nodes == 1:
+            values["VLLM_HOST_IP"] = "127.0.0.1"
         if run_folder:
             values["VLLM_RPC_BASE_PATH"] = run_folder
         if self.device == "cpu":
@@ -223,6 +210,4 @@ class LaunchPlan:
             local = self.gpus // self.nodes
             if local > 1:  # one core set for each process; without it vLLM wants as many NUMA nodes
                 values["VLLM_CPU_OMP_THREADS_BIND"] = "|".join(str(core) for core in range(local))
-            elif self.nodes > 1 and address.startswith("127."):  # nodes on one machine share its cores
-                values["VLLM_CPU_OMP_THREADS_BIND"] = str(rank)
         return values

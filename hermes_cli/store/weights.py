@@ -22,24 +22,27 @@ class WeightFolder:
     files: tuple[str, ...]
     absent: tuple[str, ...]
 
+    @property
+    def is_whole(self) -> bool:
+        """Return whether nothing of it is missing."""
+        here = all((self.path / name).is_file() for name in self.files)
+        return here and not self.absent and any(map(is_weights, self.files))
+
 
 def weight_folders(repo: str) -> list[WeightFolder]:
     """Return the revisions of a repository that hold weights of a language model, the preferred one first."""
-    return [folder for snapshot in layout.snapshots(repo) if (folder := read_weight_folder(snapshot))]
+    folders = filter(None, map(read_weight_folder, layout.snapshots(repo)))
+    return [folder for folder in folders if _is_language_model(folder.path / CONFIG)]
 
 
 def read_weight_folder(path: Path) -> WeightFolder | None:
-    """Return the weights in a folder; None if it holds none, or those of something else than a language model."""
+    """Return the weights in a folder; None if it holds none."""
     try:
         names = sorted(entry.name for entry in os.scandir(path))
     except OSError:
         return None
     if CONFIG not in names or not any(is_weights(name) or name == INDEX for name in names):
         return None
-    if (config := _read(path / CONFIG)) is not None:  # a damaged one tells nothing
-        architectures = config.get("architectures")
-        if not isinstance(architectures, list) or not any(str(name).endswith(_CHATS) for name in architectures):
-            return None
     weights = [name for name in names if is_weights(name)]
     shards = (_read(path / INDEX) or {}).get("weight_map")
     named = {str(shard) for shard in shards.values()} if isinstance(shards, dict) else set()
@@ -50,10 +53,16 @@ def read_weight_folder(path: Path) -> WeightFolder | None:
 
 def installed_weights(repo: str) -> Path | None:
     """Return the folder with all the weights of a repository, None if it is not here as a whole."""
-    for folder in weight_folders(repo):
-        if not folder.absent and all((folder.path / name).is_file() for name in folder.files):
-            return folder.path
-    return None
+    folders = filter(None, map(read_weight_folder, layout.snapshots(repo)))
+    return next((folder.path for folder in folders if folder.is_whole), None)
+
+
+def _is_language_model(config: Path) -> bool:
+    values = _read(config)
+    if values is None:  # a damaged one tells nothing
+        return True
+    architectures = values.get("architectures")
+    return isinstance(architectures, list) and any(str(name).endswith(_CHATS) for name in architectures)
 
 
 def _read(path: Path) -> dict[str, object] | None:

@@ -62,6 +62,7 @@ def test_a_folder_in_vllm(catalogue: Catalogue, tmp_path: Path) -> None:
         assert pair in itertools.pairwise(words)
     assert model.command.environment["VLLM_RPC_BASE_PATH"] == "{folder}"
     assert (model.context, model.known) == (512, None)
+    assert plan(catalogue, str(folder)).plan.context == 1024  # as config.json says
 
 
 def test_sglang_gets_a_free_port_of_loopback(catalogue: Catalogue, tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def test_a_path_finds_its_file(hub: HubCache, monkeypatch: pytest.MonkeyPatch) -
         ("./other.gguf", NotFoundError, "other.gguf is not in the library"),
         ("demo", UsageError, "part of hermes itself"),
         ("nonsense", NotFoundError, "no model named nonsense"),
-        ("", UsageError, "no name"),
+        ("", UsageError, "not the name of a model"),
     ],
 )
 def test_names_of_nothing(hub: HubCache, typed: str, error: type[Exception], says: str) -> None:

@@ -24,7 +24,7 @@ from conftest import HANG, REPOSITORY, RunHermes, clean_environment, eventually
 
 from hermes_cli.errors import ExitCode, HermesError, NetworkError, NotFoundError
 from hermes_cli.prompting.messages import ToolCall
-from hermes_cli.tools import mcp_client, mcp_stdio
+from hermes_cli.tools import mcp_client, mcp_connection, mcp_stdio
 from hermes_cli.tools.config import ChatFile, McpAddress, McpCommand, McpServer, chosen_servers
 from hermes_cli.tools.mcp_client import McpServers
 from hermes_cli.tools.toolbox import Consent, Toolbox
@@ -217,7 +217,7 @@ def test_ctrl_c_before_the_wait_for_a_call_has_begun(
 
 
 def test_a_server_that_does_not_stop_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mcp_client, "LIST_TIMEOUT", 0.5)
+    monkeypatch.setattr(mcp_connection, "LIST_TIMEOUT", 0.5)
     file, before = tmp_path / "state", children()
     warned: list[str] = []
     with connected(plain([{"name": "block"}, {"name": "echo"}]), warned=warned) as toolbox:

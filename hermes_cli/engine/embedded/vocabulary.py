@@ -11,11 +11,10 @@ from itertools import chain, islice, repeat
 from typing import Any, NamedTuple, cast
 
 from hermes_cli.engine.embedded.bindings import llama_cpp
-from hermes_cli.engine.request import ReasoningOptions, encode, encode_each
+from hermes_cli.engine.request import SHARE_OF_END, ReasoningOptions, check_tokens, encode, encode_each
 from hermes_cli.errors import UsageError
 
 END = ""
-SHARE_OF_END = 4  # the smallest budget of reasoning that is ended by a sentence, in lengths of the sentence
 MARKED = (
     llama_cpp.LLAMA_TOKEN_ATTR_CONTROL
     | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
@@ -115,12 +114,7 @@ class Vocabulary:
 
     def detokenize(self, tokens: Sequence[int]) -> bytes:
         """Return the bytes that tokens stand for; a number that is not a token is a UsageError."""
-        for token in tokens:
-            if not 0 <= token < self.size:
-                raise UsageError(
-                    f"{token} is not a token; this model's go from 0 to {self.size - 1:,}.",
-                    hint="take tokens of this model.",
-                )
+        check_tokens(tokens, self.size)
         return b"".join(map(self.piece, tokens))
 
     def text_of(self, token: int) -> str:

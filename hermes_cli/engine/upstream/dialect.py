@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Sequence
+import re
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from hermes_cli.engine.protocol import EngineStats, ModelInfo, TokenLogprobs
 from hermes_cli.engine.request import GenerationRequest
 from hermes_cli.errors import UsageError
+
+# Routes that tell how far an engine is with all of its requests, and what the lines begin with that count. One that is
+# cut off from another node answers as always, and does nothing.
+ACTIVITY = {"vllm": ("/metrics", "vllm:"), "sglang": ("/metrics", "sglang:")}
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,12 @@ class Dialect(Protocol):
 def refuse(engine: str, what: str, hint: str = "leave it out, or run the model in this program.") -> UsageError:
     """Return the error for an option that an engine does not have."""
     return UsageError(f"{what}: {engine} has nothing like it.", hint=hint)
+
+
+def any_of(texts: Iterable[str]) -> re.Pattern[str] | None:
+    """Return the pattern of several texts, with a group for `split`; the longest counts where several begin."""
+    longest_first = sorted(texts, key=len, reverse=True)
+    return re.compile(f"({'|'.join(map(re.escape, longest_first))})") if longest_first else None
 
 
 def check_common(engine: str, request: GenerationRequest) -> None:

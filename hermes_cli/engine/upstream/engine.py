@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from hermes_cli.engine.embedded.output_text import ReasoningTracker
 from hermes_cli.engine.protocol import Done, Embeddings, EngineStats, Event, ModelInfo, SequenceState, TextEvent
-from hermes_cli.engine.request import GenerationRequest, ReasoningOptions, encode
+from hermes_cli.engine.request import SHARE_OF_END, GenerationRequest, ReasoningOptions, check_tokens, encode
 from hermes_cli.engine.upstream.detect import dialect_of
-from hermes_cli.engine.upstream.dialect import Chunk, Dialect, Ending, TokenCompletion
+from hermes_cli.engine.upstream.dialect import ACTIVITY, Chunk, Dialect, Ending, TokenCompletion
 from hermes_cli.engine.upstream.http import EngineAddress, UpstreamClient, UpstreamError, context_full
 from hermes_cli.errors import EngineDiedError, EngineError, HermesError, NetworkError, NotReadyError, UsageError
 
@@ -32,11 +32,8 @@ if TYPE_CHECKING:
 
     from hermes_cli.engine.request import EmbeddingRequest
 
-SHARE_OF_END = 4  # the smallest budget of reasoning that is ended by a sentence, in lengths of the sentence
-# Routes that tell how far an engine is with all of its requests, and what the lines begin with that count. One that is
-# cut off from another node answers as always, and does nothing.
-ACTIVITY = {"vllm": ("/metrics", "vllm:"), "sglang": ("/metrics", "sglang:")}
 STALL_PAUSE, STALL_LOOKS = 12.0, 4  # seconds without an event between looks, and how many must be the same
+COUNTS = ("requests", "failed", "cancelled", "prompt_tokens", "cached_tokens", "completion_tokens")  # of `EngineStats`
 METRICS = 2.0  # seconds that an engine gets to tell its counters
 PAUSE, LONGEST_PAUSE = 0.0005, 0.032  # seconds between two reads of a stream: for each that runs, and at most
 # Control tokens of the vocabularies that Hermes models have, beside those that their templates write.
@@ -62,7 +59,7 @@ class _Sequence:
 
 @dataclass
 class _Progress:
-    """What one request has generated, over all its completions, and when."""
+    """The text and tokens that one request has generated, over all its completions, and when."""
 
     sequence: _Sequence
     started: float
@@ -144,10 +141,9 @@ class UpstreamEngine:
         while sequence.events.empty() and quiet < STALL_LOOKS:
             with suppress(TimeoutError):
                 return await asyncio.wait_for(sequence.events.get(), STALL_PAUSE)
-            route, beginning = ACTIVITY.get(self._kind(), ("", ""))
-            if route and self._client:
-                _, text = await self._client.look(route, METRICS)
-                activity = "\n".join(line for line in text.splitlines() if line.startswith(beginning))
+            loaded = self._loaded
+            if loaded and self._client and (route := ACTIVITY.get(loaded[0].name)):
+                activity = await self._client.activity(*route, METRICS)
                 quiet = quiet + 1 if activity == seen else 1
                 seen = activity
         if sequence.events.empty():
@@ -158,11 +154,20 @@ class UpstreamEngine:
             )
         return sequence.events.get_nowait()
 
-    def _kind(self) -> str:
-        """Return the name of the engine's dialect; empty while that is not known."""
-        loading = self._loading
-        known = loading is not None and loading.done() and not loading.cancelled() and not loading.exception()
-        return loading.result()[0].name if loading and known else ""
+    @property
+    def _loaded(self) -> tuple[Dialect, ModelInfo] | None:
+        task = self._loading
+        return task.result() if task and task.done() and not task.cancelled() and not task.exception() else None
+
+    @property
+    def _state(self) -> Literal["closed", "unloaded", "loading", "ready", "dead"]:
+        if self._closed:
+            return "closed"
+        if self._loading is None:
+            return "unloaded"
+        if not self._loading.done():
+            return "loading"
+        return "ready" if self._loaded else "dead"
 
     async def embed(self, request: EmbeddingRequest) -> Embeddings:  # noqa: ARG002 - as the protocol has it
         """Raise UsageError: upstream engines write text here."""
@@ -177,31 +182,19 @@ class UpstreamEngine:
     async def detokenize(self, tokens: list[int]) -> bytes:
         """Return the bytes of tokens, control tokens included."""
         dialect, info = await self._ready()
-        _check_tokens(tokens, info)
+        check_tokens(tokens, info.vocabulary)
         with self._errors():
             return await dialect.detokenize(tokens)
 
     async def stats(self) -> EngineStats:
         """Return the counters of what went through here, and of the engine's own those of its queue and its cache."""
-        loading = self._loading
-        state: Literal["closed", "unloaded", "loading", "ready", "dead"] = (
-            "closed"
-            if self._closed
-            else "unloaded"
-            if loading is None
-            else "loading"
-            if not loading.done()
-            else "dead"
-            if loading.cancelled() or loading.exception()
-            else "ready"
-        )
+        state, loaded = self._state, self._loaded
         running = tuple(sequence.state for sequence, _ in self._running.values())
         theirs = EngineStats()
-        if state == "ready" and loading:
+        if state == "ready" and loaded:
             with suppress(TimeoutError):
-                theirs = await asyncio.wait_for(loading.result()[0].stats(), METRICS)
-        names = ("requests", "failed", "cancelled", "prompt_tokens", "cached_tokens", "completion_tokens")
-        counts: dict[str, Any] = {name: self._counts[name] for name in names}
+                theirs = await asyncio.wait_for(loaded[0].stats(), METRICS)
+        counts: dict[str, Any] = {name: self._counts[name] for name in COUNTS}
         return replace(theirs, state=state, running=running, **counts)
 
     async def unload(self) -> None:
@@ -227,7 +220,7 @@ class UpstreamEngine:
     async def _ready(self) -> tuple[Dialect, ModelInfo]:
         if self._closed:
             raise NotReadyError("the engine is closed.", hint="start hermes again.")
-        if self._loading is None or (self._loading.done() and (self._loading.cancelled() or self._loading.exception())):
+        if self._loading is None or (self._loading.done() and not self._loaded):
             self._loading = asyncio.ensure_future(self._open())
         return await asyncio.shield(self._loading)
 
@@ -337,19 +330,11 @@ def _within_budget(chunk: Chunk, tracker: ReasoningTracker) -> Chunk:
     return chunk
 
 
-def _check_tokens(tokens: Sequence[int], info: ModelInfo) -> None:
-    if wrong := next((token for token in tokens if not 0 <= token < info.vocabulary), None):
-        raise UsageError(
-            f"{wrong} is not a token; this model's go from 0 to {info.vocabulary - 1:,}.",
-            hint="take tokens of this model.",
-        )
-
-
 async def _prompt_tokens(dialect: Dialect, prompt: Sequence[str | int], info: ModelInfo) -> list[int]:
     """Return the tokens of a prompt, which begin with BOS if the model wants that."""
     if prompt and isinstance(prompt[0], int):
         tokens = list(cast("Sequence[int]", prompt))
-        _check_tokens(tokens, info)
+        check_tokens(tokens, info.vocabulary)
     else:
         pieces = cast("Sequence[str]", prompt)
         behind = pieces[1:] if dialect.adds_space else ()

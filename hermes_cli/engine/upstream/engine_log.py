@@ -1,4 +1,4 @@
-"""What the log of an engine tells: how far a start is, and why it failed.
+"""Reading the log of an engine: how far a start is, and why it failed.
 
 The last line of a failed start is seldom the reason. vLLM ends with "Engine core initialization failed. See root cause
 above", llama-server with "exiting due to model loading error".
@@ -19,6 +19,8 @@ _PREFIX = re.compile(
     r"(?:[\d.]{8,} [EWID] \w*\s+)?(?:TP\d+\]\s*)?"
 )
 _EXCEPTION = re.compile(r"(?<![\w.])(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception): \S")
+_HARMLESS = re.compile(r"^(?:\([^)]*pid=\d+\)\s*)?(?:WARNING|INFO|DEBUG)\b")
+_INVALID = "Value error, "  # pydantic's line below the name of its exception
 # An error that only says that there was another one.
 _SECOND_HAND = re.compile(r"See root cause above|Engine core initialization failed|EngineDeadError|WorkerProc init")
 _KNOWN = {
@@ -52,12 +54,13 @@ def part_loaded(line: str) -> float | None:
 
 def root_cause(log: str) -> str:
     """Return the line that tells why a start failed, the first cause before what followed; empty if there is no log."""
-    raw = log.splitlines()
+    raw = [line for line in log.splitlines() if not _HARMLESS.search(_TERMINAL.sub("", line))]
     plain = [_plain(line) for line in raw]
     known = [line for line in plain if any(pattern.search(line) for pattern in _KNOWN)]
     exceptions = [line for line in plain if _EXCEPTION.search(line) and not _SECOND_HAND.search(line)]
     errors = [line for line, text in zip(plain, raw, strict=True) if line and _ERRORS.search(text)]
-    return next(filter(None, chain(known, exceptions, errors, [progress(log)])), "")[:SHOWN]
+    invalid = [line for line in plain if line.startswith(_INVALID)]
+    return next(filter(None, chain(known, invalid, exceptions, errors, [progress(log)])), "")[:SHOWN]
 
 
 def hint(cause: str, log: str) -> str:

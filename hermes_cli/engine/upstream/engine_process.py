@@ -104,7 +104,7 @@ class EngineProcess:
             os.close(log)
         self.pid = self._process.pid
         guard.tell(self.pid)
-        self._started = process_guard.started_at(self.pid) or time.time()
+        self._started = process_guard.started_at(self.pid) or 0.0
         folder.write_process(self.pid, self._started)
         self._client = UpstreamClient(self.address)
         self.fault = ""  # the predicate of a sentence: why it has ended, or has to
@@ -186,7 +186,9 @@ class EngineProcess:
             self.folder.trim_log()
             status = await self.ask_health()
             running, progress = await work()
-            state = (progress, await self._activity() if running else "")
+            route, beginning = self.command.activity
+            activity = await self._client.activity(route, beginning, ANSWER) if running and route else ""
+            state = (progress, activity)
             passed, before = min(time.monotonic() - before, WATCH + 2 * ANSWER), time.monotonic()
             quiet = 0 if status else quiet + passed
             stalled = stalled + passed if running and state == seen else 0
@@ -200,14 +202,6 @@ class EngineProcess:
                 if not busy:
                     self.fault = f"hung: nothing came for {limits.stalled:.0f} seconds"
                     break
-
-    async def _activity(self) -> str:
-        """Return what the engine tells of its work; empty if it tells nothing."""
-        route, beginning = self.command.activity
-        if not route:
-            return ""
-        _, text = await self._client.look(route, ANSWER)
-        return "\n".join(line for line in text.splitlines() if line.startswith(beginning))
 
     async def end(self, grace: float | None = None) -> None:
         """End all processes of the group: SIGTERM, and SIGKILL for what is left after the grace."""

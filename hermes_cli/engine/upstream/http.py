@@ -42,7 +42,7 @@ _TOO_LONG = (
 
 @dataclass(frozen=True)
 class EngineAddress:
-    """Where an engine listens: the URL that its routes are appended to, and the socket file where it has one."""
+    """The address of an engine: the URL that its routes are appended to, and the socket file where it has one."""
 
     url: str
     socket: str = ""
@@ -187,6 +187,11 @@ class UpstreamClient:
         except (httpx2.HTTPError, httpx2.StreamError, OSError):
             return 0, ""
         return response.status_code, response.text
+
+    async def activity(self, path: str, beginning: str, seconds: float) -> str:
+        """Return the lines of a route that begin so, which change while the engine works; empty as `look`."""
+        _, text = await self.look(path, seconds)
+        return "\n".join(line for line in text.splitlines() if line.startswith(beginning))
 
     async def stream(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[list[dict[str, Any]], None]:
         """Yield the objects of a stream of server-sent events, those at once that came at once; closing it cancels it.

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from hermes_cli.engine.protocol import EngineStats, Logprob, ModelInfo, TokenLogprobs
 from hermes_cli.engine.request import PARAMETERS, GenerationRequest, SamplingOptions
-from hermes_cli.engine.upstream.dialect import Chunk, Ending, TokenCompletion, check_common, lark_of
+from hermes_cli.engine.upstream.dialect import Chunk, Ending, TokenCompletion, any_of, check_common, lark_of
 from hermes_cli.engine.upstream.http import UpstreamClient, UpstreamError
 from hermes_cli.errors import UsageError
 
@@ -61,9 +61,7 @@ class LlamaServer:
         single = {text: tokens[0] for text, tokens in zip(candidates, parsed, strict=True) if len(tokens) == 1}
         added = tuple(text for text, tokens in zip(candidates, plain, strict=True) if len(tokens) == 1)
         self._control = {text: token for text, token in single.items() if text not in added}
-        if self._control:
-            longest_first = sorted(self._control, key=len, reverse=True)
-            self._controls = re.compile(f"({'|'.join(map(re.escape, longest_first))})")
+        self._controls = any_of(self._control)
         self._takes_lark = await self._accepts_lark(single.get(bos, 0))
         begun = await self._client.post("/tokenize", {"content": "a", "add_special": True})
         return ModelInfo(

@@ -1,4 +1,4 @@
-"""Where the program of an engine comes from: what is typed, the environment, PATH, or an environment made by hermes.
+"""The program of an engine and its source: what is typed, the environment, PATH, or an environment made by hermes.
 
 None of these engines is a dependency: vLLM alone has several GB. `hermes engine install` makes an environment for one
 in the data folder, with a record that is written last.
@@ -111,8 +111,7 @@ def _candidates(engine: EngineKind, command: str) -> Iterator[EngineProgram]:
     variable = VARIABLES[engine]
     if text := os.environ.get(variable):
         yield EngineProgram(engine, _words(text, variable), variable)
-    name = "sglang" if engine == "sglang" else engine
-    if found := shutil.which(name):
+    if found := shutil.which(engine):
         python = Path(found).resolve().with_name("python")
         words = (str(python), "-m", "sglang.launch_server") if engine == "sglang" and python.exists() else (found,)
         yield EngineProgram(engine, words, "PATH")

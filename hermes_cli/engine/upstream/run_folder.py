@@ -89,9 +89,7 @@ class RunFolder:
     def keep_log(self, place: Path) -> None:
         """Copy the log to where it outlives the folder."""
         with suppress(OSError):
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_text(self.read_log(), encoding="utf-8")
-            place.chmod(0o600)
+            paths.write_private(place, self.read_log())
 
     def write_process(self, pid: int, started: float) -> None:
         """Record the engine's process, for who sweeps up if we cannot."""

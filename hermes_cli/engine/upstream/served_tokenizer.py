@@ -11,6 +11,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
+from hermes_cli.engine.upstream.dialect import any_of
 from hermes_cli.engine.upstream.http import UpstreamClient
 from hermes_cli.engine.upstream.tokenizer_files import TokenizerFacts
 from hermes_cli.errors import UsageError
@@ -30,8 +31,8 @@ class ServedTokenizer:
         self._known: OrderedDict[str, list[int]] = OrderedDict()
         self._asking: dict[str, asyncio.Future[list[int]]] = {}
         self._characters = 0
-        self._special = _any_of((*facts.control, *facts.added))
-        self._added = _any_of(facts.added)
+        self._special = any_of((*facts.control, *facts.added))
+        self._added = any_of(facts.added)
         self._ids = {**facts.added, **facts.control}
 
     async def check(self) -> None:
@@ -103,8 +104,3 @@ class ServedTokenizer:
     async def _ask(self, text: str) -> list[int]:
         body = {"model": self._model, "prompt": text, "add_special_tokens": False}
         return [int(token) for token in (await self._client.post("/tokenize", body))["tokens"]]
-
-
-def _any_of(texts: Iterable[str]) -> re.Pattern[str] | None:
-    longest_first = sorted(texts, key=len, reverse=True)
-    return re.compile(f"({'|'.join(map(re.escape, longest_first))})") if longest_first else None

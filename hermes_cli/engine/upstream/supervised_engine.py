@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Literal
 
 from hermes_cli.engine.embedded.engine import RELIABLE_SECONDS, RESTART_DELAYS
 from hermes_cli.engine.protocol import Embeddings, EngineStats, Event, ModelInfo
-from hermes_cli.engine.upstream.engine import UpstreamEngine
+from hermes_cli.engine.upstream.engine import COUNTS, UpstreamEngine
 from hermes_cli.engine.upstream.engine_process import EngineCommand, EngineProcess, Limits
 from hermes_cli.engine.upstream.run_folder import RunFolder
 from hermes_cli.errors import EngineDiedError, EngineError, HermesError, NotReadyError
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from hermes_cli.engine.request import EmbeddingRequest, GenerationRequest
 
 LAST_WORDS = 3.0  # seconds that an engine whose connection broke gets to show that it has ended
-_COUNTS = ("requests", "failed", "cancelled", "prompt_tokens", "cached_tokens", "completion_tokens")
 
 
 @dataclass
@@ -278,4 +277,4 @@ async def _work(upstream: UpstreamEngine) -> tuple[int, int]:
 
 
 def _sum(stats: EngineStats, others: EngineStats) -> EngineStats:
-    return replace(stats, **{name: getattr(stats, name) + getattr(others, name) for name in _COUNTS})
+    return replace(stats, **{name: getattr(stats, name) + getattr(others, name) for name in COUNTS})

@@ -169,11 +169,10 @@ class VLLM:
         """Yield the log-probabilities of the tokens of an event."""
         told = choice.get("logprobs") or {}
         places = told.get("top_logprobs") or ()
-        for at, (token, number) in enumerate(
-            zip(told.get("tokens") or (), told.get("token_logprobs") or (), strict=True)
-        ):
-            ranked = sorted(places[at].items(), key=lambda pair: -pair[1]) if at < len(places) and places[at] else ()
-            yield TokenLogprobs(self._logprob(token, number), tuple(self._logprob(*pair) for pair in ranked[:top]))
+        pairs = zip(told.get("tokens") or (), told.get("token_logprobs") or (), strict=True)
+        for at, (token, number) in enumerate(pairs):
+            alternatives = ranked(places[at] if at < len(places) else None, top)
+            yield TokenLogprobs(self._logprob(token, number), tuple(self._logprob(*pair) for pair in alternatives))
 
     def _logprob(self, token: str, number: float) -> Logprob:
         value = int(token.removeprefix("token_id:"))

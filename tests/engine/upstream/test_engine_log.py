@@ -26,6 +26,12 @@ VLLM_WORKER = """\
 (EngineCore pid=8) ERROR 11-30 18:00:03 [core.py:1104] Exception: WorkerProc initialization failed due to an exception
 (APIServer pid=7) RuntimeError: Engine core initialization failed. See root cause above.
 """
+VLLM_CONFIG = """\
+(APIServer pid=7) WARNING 11-30 18:00:01 [utils.py:58] Found ulimit of 20000. This can cause fd limit errors like \
+`OSError: [Errno 24] Too many open files`.
+pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig
+  Value error, User-specified max_model_len (4096) is greater than the derived max_model_len (1024).
+"""
 LLAMA_PORT = """\
 0.00.013.685 I srv    load_model: loading model 'demo.gguf'
 0.01.510.128 E srv         start: couldn't bind HTTP server socket, hostname: 127.0.0.1, port: 8080
@@ -44,6 +50,7 @@ LLAMA_FILE = """\
         (VLLM_MEMORY, "ValueError: Available memory 21.31/23.54 GiB is less than desired 0.92", "free memory"),
         (VLLM_CONTEXT, "ValueError: To serve at least one request", "--context 33584"),
         (VLLM_WORKER, "AssertionError: Not enough allowed NUMA nodes", ""),
+        (VLLM_CONFIG, "Value error, User-specified max_model_len (4096) is greater", ""),
         (LLAMA_PORT, "couldn't bind HTTP server socket", "end the program that listens there"),
         (LLAMA_FILE, "invalid magic characters: 'hell', expected 'GGUF'", ""),
         ("vllm: error: unrecognized arguments: --temperature 0.8\n", "vllm: error: unrecognized", "--engine-arg"),
