@@ -16,7 +16,8 @@ from conftest import HANG, RunHermes, clean_environment, start_hermes
 from hermes_cli import paths
 from hermes_cli.commands.app import run
 from hermes_cli.errors import ExitCode, UsageError
-from hermes_cli.server.running import running_servers, start_of
+from hermes_cli.process_guard import started_at
+from hermes_cli.server.running import running_servers
 
 LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "\n".join(
     f"{chr(98 + n)}: &{chr(98 + n)} [{', '.join([f'*{chr(97 + n)}'] * 10)}]" for n in range(8)
@@ -101,7 +102,7 @@ def test_hermes_stop_leaves_processes_alone_that_are_no_servers(
     tmp_path: Path, hermes: RunHermes, places: dict[str, str]
 ) -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
-        record = {"pid": other.pid, "start": start_of(other.pid), "started": time.time(), "models": ["demo"]}
+        record = {"pid": other.pid, "start": started_at(other.pid), "started": time.time(), "models": ["demo"]}
         (tmp_path / "servers").mkdir()
         (tmp_path / "servers/1.json").write_text(json.dumps({**record, "address": "http://127.0.0.1:9"}))
         done = hermes("stop", "--all", "--force", env=places)
@@ -135,7 +136,7 @@ def test_records_of_servers_that_cannot_be_are_passed_over(
     change: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HERMES_LLM_DATA_DIR", str(tmp_path))
-    own = {"pid": os.getpid(), "start": start_of(os.getpid()), "started": 1.0, "models": ["demo"]}
+    own = {"pid": os.getpid(), "start": started_at(os.getpid()), "started": 1.0, "models": ["demo"]}
     record = {**own, "address": "http://127.0.0.1:8080", "newer": [1]}
     (tmp_path / "servers").mkdir()
     (tmp_path / "servers/1.json").write_text(json.dumps(record))
