@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,12 +20,12 @@ from hermes_cli.catalog.names import (
 )
 from hermes_cli.engine.upstream.dialect import ACTIVITY
 from hermes_cli.engine.upstream.engine_process import EngineCommand
+from hermes_cli.engine.upstream.tokenizer_files import config_number
 from hermes_cli.errors import IntegrityError, NotFoundError, NotInstalledError, UsageError
 from hermes_cli.hardware.probe import probe
 from hermes_cli.models.any_weights import weights_in_folder
 from hermes_cli.planning.launch_plan import ENGINE_TITLES, GpuMemory, LaunchPlan
 from hermes_cli.planning.launch_planner import LaunchOptions, best_launch, plan_launch
-from hermes_cli.store.choose_weights import CONFIG
 from hermes_cli.store.weights import installed_weights, read_weight_folder
 
 if TYPE_CHECKING:
@@ -55,7 +54,7 @@ class LaunchedModel:
     @property
     def context(self) -> int:
         """Return the tokens of a request; at most so many where the engine decides."""
-        return self.plan.context or _trained_context(Path(self.plan.repo))
+        return self.plan.context or _trained_context(self.plan)
 
 
 def launched(
@@ -144,10 +143,9 @@ def _machine() -> Machine:
     return replace(machine, devices=tuple(replace(device, usable=True) for device in gpus))
 
 
-def _trained_context(folder: Path) -> int:
+def _trained_context(plan: LaunchPlan) -> int:
     """Return the tokens that a model was trained for; 0 if its config does not say."""
-    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    return int(config.get("max_position_embeddings") or 0)
+    return config_number(Path(plan.repo), "max_position_embeddings") or 0
 
 
 def _on_cpu(plan: LaunchPlan, machine: Machine) -> LaunchPlan:
@@ -155,7 +153,7 @@ def _on_cpu(plan: LaunchPlan, machine: Machine) -> LaunchPlan:
     return replace(
         plan,
         device="cpu",
-        context=plan.context or min(CPU_CONTEXT, _trained_context(Path(plan.repo)) or CPU_CONTEXT),
+        context=plan.context or min(CPU_CONTEXT, _trained_context(plan) or CPU_CONTEXT),
         sequences=plan.sequences or CPU_SEQUENCES,
         utilization=share,
         memory=GpuMemory(kv_cache=CPU_KV_CACHE),
