@@ -16,9 +16,9 @@ from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
+from hermes_cli import large_json
 from hermes_cli.errors import UsageError
 from hermes_cli.generation import Done
-from hermes_cli.server import json_body
 from hermes_cli.server.choice_stream import stream_turn
 from hermes_cli.server.errors import RefusedError
 from hermes_cli.server.openai.chat import count_input
@@ -354,7 +354,7 @@ class ResponseStore:
         kept = self._find(client, name)
         if kept is None:
             return None
-        items: list[dict[str, Any]] = json_body.read(kept.items)
+        items: list[dict[str, Any]] = large_json.read(kept.items)
         return items
 
     def input_items(self, client: str, name: str) -> list[dict[str, Any]] | None:
