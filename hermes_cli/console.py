@@ -65,6 +65,12 @@ def warning_style() -> str:
     return "magenta" if theme() == "light" else "yellow"
 
 
+def read_error(text: str) -> tuple[str, str]:
+    """Return the message and the hint of an error that another process of ours has shown; see `Console.error`."""
+    message, _, hint = text.removeprefix("error: ").partition("\n  next: ")
+    return message, hint
+
+
 def stdin_is_terminal() -> bool:
     """Return whether somebody can type an answer; standard input may also be closed (`<&-`)."""
     return sys.stdin is not None and sys.stdin.isatty()

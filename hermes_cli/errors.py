@@ -21,6 +21,7 @@ The number is the exit code. Every error says what is wrong and where; its `hint
 
 import re
 import shlex
+from collections.abc import Iterable
 from enum import IntEnum
 from typing import Any
 
@@ -38,6 +39,14 @@ class ExitCode(IntEnum):
     NETWORK = 5
     INTEGRITY = 6
     INTERRUPTED = 130
+
+
+def did_you_mean(word: str, known: Iterable[str], otherwise: str) -> str:
+    """Return a hint for a word that is not known: the one of `known` that it is most like, else `otherwise`."""
+    import difflib  # noqa: PLC0415 - only for errors
+
+    near = difflib.get_close_matches(word, list(known), 1)
+    return f"did you mean {near[0]}?" if near else otherwise
 
 
 class HermesError(Exception):

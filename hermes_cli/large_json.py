@@ -26,6 +26,7 @@ DEEPEST = 500  # levels of brackets, about as Python's reader has it
 _ENDS = ("},", "],", '",', ",")  # where a value in a container may end, the surest first
 _SPACE = re.compile(r"[ \t\n\r]{0,4096}")
 _WORD = re.compile(r"[-+.0-9A-Za-z]{1,5000}")  # Python makes no number of more than 4,300 digits
+_TEXT = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 _NUMBER = re.compile(r"(-?(?:0|[1-9][0-9]*))(\.[0-9]+)?([eE][-+]?[0-9]+)?")
 # A part of a text that ends neither in the middle of an escape nor between two that are one character; by whether
 # control characters are mistakes in it.
@@ -167,14 +168,15 @@ class _Reader:
             if cut < start:
                 continue
             part = text[start:cut]
-            containers = part.count("[") + part.count("{")
             try:
-                self._count(part.count(",") + containers + 1, containers)
                 values = json.loads(f"{opener}{part}{closer}", strict=self._strict)
             except (ValueError, RecursionError):  # it ends inside of a value, or something is wrong with it
                 continue
             if not values:
                 break
+            marks = _TEXT.sub("", part)
+            containers = marks.count("[") + marks.count("{")
+            self._count(marks.count(",") + containers + 1, containers)
             self._at = cut + 1
             if type(container) is list:
                 container.extend(values)

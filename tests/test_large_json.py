@@ -131,3 +131,11 @@ def test_what_is_only_long_is_read(raw: bytes) -> None:
 def test_endless_digits() -> None:
     with pytest.raises(ValueError, match=r"Expecting|digits"):
         large_json.read(b"[" + b"1" * 100_000 + b"]")
+
+
+def test_what_stands_in_texts_is_not_counted() -> None:
+    """Nor is anything counted twice: long conversations about code are honest."""
+    call = {"id": "c", "function": {"name": "f", "arguments": json.dumps({"a": [1, {}]})}}
+    message = {"role": "assistant", "content": "if (a) { b[0] = {}, c[1] = {}; } " * 30, "tool_calls": [call]}
+    value = {"messages": [message] * 10_000}
+    assert large_json.read(json.dumps(value).encode()) == value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterator
 from itertools import chain
@@ -16,6 +15,7 @@ from hermes_cli.catalog.load import yaml_loader
 from hermes_cli.catalog.models import Architecture, CatalogEntry, CatalogModel, Catalogue, model_tensors
 from hermes_cli.catalog.names import spellings
 from hermes_cli.catalog.variants import variants
+from hermes_cli.errors import did_you_mean
 
 Path = tuple[str | int, ...]
 Fault = tuple[Path, str]
@@ -118,9 +118,8 @@ def _malformed_struct(value: dict[str, Any], struct: type[CatalogEntry], path: P
         if key in hints:
             yield from _malformed(item, hints[key], (*path, key))
         else:
-            near = difflib.get_close_matches(str(key), hints, 1)
-            meant = f"; did you mean {near[0]}?" if near else f"; known keys: {', '.join(hints)}"
-            yield (*path, key), f"the key {key} is unknown{meant}"
+            hint = did_you_mean(str(key), hints, f"known keys: {', '.join(hints)}")
+            yield (*path, key), f"the key {key} is unknown; {hint}"
 
 
 def broken_rules(catalogue: Catalogue) -> Iterator[Fault]:

@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
 from hermes_cli.catalog.models import layer_tensors
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from hermes_cli.catalog.models import Architecture, CatalogModel, Catalogue
 
 WeightFormat = Literal["bf16", "fp8", "awq", "nvfp4"]
-WEIGHT_FORMATS: tuple[WeightFormat, ...] = get_args(WeightFormat)
 
 # Bits of a weight with its scales: FP8 has a scale for each row or block, which is next to nothing; 4 bits in groups of
 # 32 (compressed-tensors) or 16 (NVFP4), each with a scale of 16 or 8 bits. AWQ in groups of 128 has 4.16.
@@ -123,8 +122,12 @@ def named_weights(model: CatalogModel, suffix: str) -> EngineWeights | None:
     )
 
 
+def all_weights(catalogue: Catalogue) -> Iterator[EngineWeights]:
+    """Yield the weights of all models."""
+    return (weights for model in catalogue.models for weights in engine_weights(model))
+
+
 def listed_weights(repo: str, catalogue: Catalogue) -> EngineWeights | None:
     """Return the weights that a repository holds, if the catalogue lists it."""
     wanted = repo.lower()
-    every = (weights for model in catalogue.models for weights in engine_weights(model))
-    return next((weights for weights in every if weights.repo.lower() == wanted), None)
+    return next((weights for weights in all_weights(catalogue) if weights.repo.lower() == wanted), None)

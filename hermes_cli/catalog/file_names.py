@@ -1,4 +1,4 @@
-"""What the names of GGUF files say: quantization, shards and raw parts, and files that are not a model by themselves.
+"""Facts in the names of GGUF files: quantization, shards and raw parts, and files that are not a model by themselves.
 
 The same rules read a repository before a download, the file lists of `hermes catalog refresh`, and files on this disk.
 A quantization is read by the form of its name, so those that no catalogue lists are known as well: `Q4_K_M`,

@@ -166,7 +166,7 @@ class ComputedSizes(CatalogEntry, frozen=True):
 
 
 class HostedPrice(CatalogEntry, frozen=True):
-    """What a service asked for a model on a day, in USD per million tokens, and its context in tokens there."""
+    """The price of a model at a service on a day, in USD per million tokens, and its context in tokens there."""
 
     input: Annotated[float, Meta(ge=0)]
     output: Annotated[float, Meta(ge=0)]

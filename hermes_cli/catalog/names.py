@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from hermes_cli.catalog.engine_weights import EngineWeights, engine_weights, listed_weights, named_weights
+from hermes_cli.catalog.engine_weights import EngineWeights, all_weights, engine_weights, listed_weights, named_weights
 from hermes_cli.catalog.file_names import ALIASES, normalize_name
 from hermes_cli.errors import NotFoundError, UsageError
 
@@ -163,7 +163,7 @@ class ModelNames:
     def _named_weights(self, text: str) -> WeightsReference | None:
         """Return the weights by the name of their repository without its owner: `Hermes-4-70B-FP8`."""
         whole = normalize_name(text)
-        every = (weights for model in self._models for weights in engine_weights(model))
+        every = all_weights(self._catalogue)
         weights = next((weights for weights in every if normalize_name(weights.repo.partition("/")[2]) == whole), None)
         return WeightsReference(weights.repo, weights) if weights else None
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from hermes_cli import paths
-from hermes_cli.console import Console
+from hermes_cli.console import Console, read_error
 from hermes_cli.errors import ExitCode, HermesError
 
 LOG_VARIABLE = "_HERMES_LLM_SERVE_LOG"  # tells the process that it is in the background, and where its log is
@@ -40,9 +40,8 @@ def serve_in_background(console: Console) -> None:
         )
     try:
         with console.working("starting the server"):
-            banner = (
-                process.stdout.read().decode() if process.stdout else ""
-            )  # ends when the server is ready, or has ended
+            # ends when the server is ready, or has ended
+            banner = process.stdout.read().decode() if process.stdout else ""
         from hermes_cli.server.running import running_servers
 
         if not any(server.log == str(log) for server in running_servers()):
@@ -62,7 +61,7 @@ def _fail(code: int, log: Path) -> NoReturn:
     if start is None:
         shown = "\n".join(lines[-SHOWN_LINES:]) or "it said nothing."
         raise HermesError(f"the server ended with code {code}: {shown}", hint=f"the whole log is {log}")
-    message, _, hint = "\n".join(lines[start:]).removeprefix("error: ").partition("\n  next: ")
+    message, hint = read_error("\n".join(lines[start:]))
     error = HermesError(message, hint=hint or f"the whole log is {log}")
     error.exit_code = ExitCode(code) if code in [*ExitCode] else ExitCode.FAILED
     raise error

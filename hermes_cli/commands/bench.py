@@ -11,7 +11,16 @@ import typer
 
 from hermes_cli.catalog.models import Catalogue
 from hermes_cli.commands.completing import local_models
-from hermes_cli.commands.options import KvTypeOption, VerboseOption, kv_type_named, setting, with_console
+from hermes_cli.commands.options import (
+    EngineUrlOption,
+    GpuLayersOption,
+    KvTypeOption,
+    ThreadsOption,
+    TokenizerOption,
+    VerboseOption,
+    kv_type_named,
+    with_console,
+)
 from hermes_cli.commands.speeds import two_digits
 from hermes_cli.console import Console
 from hermes_cli.errors import UsageError
@@ -44,30 +53,11 @@ def command(
         typer.Option(min=0, help="Tokens in the KV cache before a test; may be given several times. Default: 0, 4096."),
     ] = None,
     compare: Annotated[bool, typer.Option("--compare", help="Show the last result of this model, too.")] = False,
-    gpu_layers: Annotated[
-        int | None,
-        setting("HERMES_LLM_GPU_LAYERS", "Layers to put on the GPU; -1 is all. Default: as many as fit.", min=-1),
-    ] = None,
+    gpu_layers: GpuLayersOption = None,
     kv_type: KvTypeOption = None,
-    threads: Annotated[
-        int | None, setting("HERMES_LLM_THREADS", "CPU threads. Default: physical cores.", min=1, max=512)
-    ] = None,
-    engine_url: Annotated[
-        str | None,
-        setting(
-            "HERMES_LLM_ENGINE_URL",
-            "Measure the model in an engine that you run yourself: vLLM, SGLang or llama-server.",
-            metavar="URL",
-        ),
-    ] = None,
-    tokenizer: Annotated[
-        str | None,
-        setting(
-            "HERMES_LLM_TOKENIZER",
-            "The tokenizer of the model behind --engine-url: a folder with tokenizer.json, or a GGUF file of it.",
-            metavar="PATH",
-        ),
-    ] = None,
+    threads: ThreadsOption = None,
+    engine_url: EngineUrlOption = None,
+    tokenizer: TokenizerOption = None,
     verbose: VerboseOption = False,
 ) -> None:
     """Measure how fast a model reads and writes here: prefill of 512 tokens, decoding of 128, as llama-bench does.

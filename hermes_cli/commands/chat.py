@@ -14,18 +14,23 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
-from hermes_cli.commands.completing import draft_models, first_model, models, one_of, session_names
+from hermes_cli.commands.completing import first_model, models, one_of, session_names
 from hermes_cli.commands.config import apply_preset, from_config, names_from_config, preset_names
 from hermes_cli.commands.options import (
+    CONTEXT,
     DevicesOption,
+    DraftOption,
     EngineArgumentOption,
     EngineCommandOption,
     EngineOption,
+    EngineUrlOption,
+    GpuLayersOption,
     KvTypeOption,
     ReserveOption,
     RpcOption,
+    ThreadsOption,
+    TokenizerOption,
     VerboseOption,
-    context_length,
     kv_type_named,
     setting,
     with_console,
@@ -85,22 +90,8 @@ def command(
             metavar="URL",
         ),
     ] = None,
-    engine_url: Annotated[
-        str | None,
-        setting(
-            "HERMES_LLM_ENGINE_URL",
-            "An engine that you run yourself has the model: the address of vLLM, SGLang or llama-server, or unix:PATH.",
-            metavar="URL",
-        ),
-    ] = None,
-    tokenizer: Annotated[
-        str | None,
-        setting(
-            "HERMES_LLM_TOKENIZER",
-            "The tokenizer of the model behind --engine-url: a folder with tokenizer.json, or a GGUF file of it.",
-            metavar="PATH",
-        ),
-    ] = None,
+    engine_url: EngineUrlOption = None,
+    tokenizer: TokenizerOption = None,
     engine: EngineOption = None,
     engine_command: EngineCommandOption = None,
     engine_arg: EngineArgumentOption = None,
@@ -196,8 +187,7 @@ def command(
         setting(
             "HERMES_LLM_CONTEXT",
             "Context length in tokens. Default: the longest that fits, up to 16384.",
-            parser=context_length,
-            metavar="TOKENS",
+            **CONTEXT,
         ),
     ] = None,
     context_shift: Annotated[
@@ -206,28 +196,15 @@ def command(
             "--context-shift", help="Where the context ends, go on without the older half of the conversation."
         ),
     ] = False,
-    gpu_layers: Annotated[
-        int | None,
-        setting("HERMES_LLM_GPU_LAYERS", "Layers to put on the GPU; -1 is all. Default: as many as fit.", min=-1),
-    ] = None,
+    gpu_layers: GpuLayersOption = None,
     devices: DevicesOption = None,
     reserve: ReserveOption = None,
     kv_type: KvTypeOption = None,
-    threads: Annotated[
-        int | None, setting("HERMES_LLM_THREADS", "CPU threads. Default: physical cores.", min=1, max=512)
-    ] = None,
+    threads: ThreadsOption = None,
     yarn: Annotated[
         bool, typer.Option("--yarn", help="Stretch the context as the base model documents it (Hermes 4 14B).")
     ] = False,
-    draft: Annotated[
-        str,
-        setting(
-            "HERMES_LLM_DRAFT",
-            "Draft model for speculative decoding, with the same vocabulary; auto takes one that is installed.",
-            metavar="NAME|auto|off",
-            autocompletion=draft_models,
-        ),
-    ] = "off",
+    draft: DraftOption = "off",
     lora: Annotated[
         list[str] | None,
         typer.Option(metavar="PATH[:SCALE]", help="LoRA adapter, a GGUF file. May be given more than once."),
@@ -245,7 +222,7 @@ def command(
 
         hermes chat demo "Sum this up" --file notes.txt
 
-        hermes chat hermes-3:8b --mcp "npx -y @modelcontextprotocol/server-filesystem ."
+        hermes chat hermes-3:8b --mcp "uvx mcp-server-time"
 
     With a prompt, the answer goes to standard output, everything about it to standard error.
     """
@@ -259,9 +236,9 @@ def command(
     named = bool(endpoint or (model and not from_config(ctx, "model")))
     typed, text = model_and_prompt(words or [], named=named, console=console)
 
-    at_service = _hosted(model or typed)
-    _check_exclusive(endpoint, engine_url, engine, model or typed if at_service else None)
-    endpoint, model = at_service or (endpoint, model)
+    at_service = _hosted(typed or model)
+    _check_exclusive(endpoint, engine_url, engine, typed or model if at_service else None)
+    endpoint = at_service[0] if at_service else endpoint
 
     from hermes_cli import paths
     from hermes_cli.chat.conversation import ChatOptions, read_schema
@@ -300,10 +277,10 @@ def command(
     allowed, left_free = device_names(devices), reserve_bytes(reserve)
     overrides = LoadOverrides(context, gpu_layers, kind, threads, force=force, devices=allowed, reserve=left_free)
     prefixes = paths.cache_dir() / "prefixes" if save else None
-    settings = ModelRequest("", overrides, yarn, draft, tuple(map(lora_file, lora or ())), template, prefixes)
+    settings = ModelRequest("", overrides, yarn, draft or "off", tuple(map(lora_file, lora or ())), template, prefixes)
     settings = replace(settings, engine_url=engine_url, engine=choice, tokenizer=Path(tokenizer) if tokenizer else None)
     arguments = ChatArguments(
-        model=typed or (None if "model" in settled else model),
+        model=at_service[1] if at_service else typed or (None if "model" in settled else model),
         endpoint=endpoint,
         resume=resume,
         go_on=go_on,

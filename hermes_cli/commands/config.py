@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import shlex
@@ -15,10 +14,10 @@ from typing import Annotated, Any
 import typer
 
 from hermes_cli import paths
-from hermes_cli.commands.mistyped import plain_words
+from hermes_cli.commands.mistyped import OPTIONS, plain_words
 from hermes_cli.commands.options import ListFirst, with_console
 from hermes_cli.console import Console
-from hermes_cli.errors import HermesError, NotFoundError, UsageError
+from hermes_cli.errors import HermesError, NotFoundError, UsageError, did_you_mean
 
 CHAT, SERVE = "chat.yaml", "serve.yaml"
 SERVE_PREFIX, PRESET_PREFIX = "serve.", "presets."
@@ -75,8 +74,7 @@ def get(console: Console, key: KeyArgument) -> None:
     """Print one value."""
     values = _all_values()
     if key not in values:
-        near = difflib.get_close_matches(key, values, 1)
-        hint = f"did you mean {near[0]}?" if near else "see what is set: hermes config list"
+        hint = did_you_mean(key, values, "see what is set: hermes config list")
         raise NotFoundError(f"{key} is not set.", hint=hint)
     console.text(f"{_shown(values[key])}\n")
     console.document({"key": key, "value": values[key]})
@@ -132,9 +130,8 @@ def apply_preset(ctx: typer.Context, name: str | None) -> str | None:
 
     file = read_chat_file()
     if name is not None and name not in file.presets:
-        near = difflib.get_close_matches(name, file.presets, 1)
         there_are = f"there are: {', '.join(file.presets)}" if file.presets else f"make one: {EXAMPLES}"
-        raise NotFoundError(f"there is no preset {name}.", hint=f"did you mean {near[0]}?" if near else there_are)
+        raise NotFoundError(f"there is no preset {name}.", hint=did_you_mean(name, file.presets, there_are))
     if values := {**file.defaults, **file.presets.get(name or "", {})}:
         ctx.default_map = {**(ctx.default_map or {}), **_checked(values, ctx, _EACH_TIME)}
     return name
@@ -168,10 +165,10 @@ def _checked(values: Mapping[str, Any], ctx: typer.Context, excluded: frozenset[
     parameters = _options(ctx, excluded)
     checked = {}
     for name, value in values.items():
-        parameter = parameters.get(name.replace("-", "_"))
+        parameter = parameters.get(_normal(name))
         if parameter is None or parameter.name is None:
-            near = difflib.get_close_matches(name.replace("-", "_"), parameters, 1)
-            hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(parameters)}"
+            ours = OPTIONS.get(f"--{name}", name).removeprefix("--")
+            hint = did_you_mean(_normal(ours), parameters, f"there are: {', '.join(parameters)}")
             raise UsageError(f"{CHAT}: hermes chat has no setting {name}.", hint=hint)
         if isinstance(value, bool) and not getattr(parameter, "is_flag", False):
             value = "on" if value else "off"  # noqa: PLW2901 - which YAML takes for true and false

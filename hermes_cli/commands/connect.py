@@ -11,12 +11,14 @@ from typing import Annotated, Any
 
 import typer
 
+from hermes_cli.chat.endpoint.address import OWN_KEY
 from hermes_cli.commands.clients import CLIENTS, NO_KEY, Client, Connection
-from hermes_cli.commands.options import YesOption, with_console
+from hermes_cli.commands.options import YesOption, confirm_or_exit, with_console
 from hermes_cli.console import Console
 from hermes_cli.errors import HermesError, NetworkError, NotFoundError, UsageError
 
 TITLES = ("NAME", "CLIENT", "SETTINGS")
+IN_EDITORS = ("vscode", "vs-code", "code", "visual-studio-code", "jetbrains", "intellij", "pycharm")
 _COLORS = {"+": "green", "-": "red", "@": "cyan"}
 
 
@@ -39,7 +41,7 @@ def command(
     ] = None,
     key: Annotated[
         str | None,
-        typer.Option(envvar="HERMES_LLM_ENDPOINT_KEY", metavar="KEY", help="API key, if the server wants one."),
+        typer.Option(envvar=OWN_KEY, metavar="KEY", help="API key, if the server wants one."),
     ] = None,
     print_only: Annotated[bool, typer.Option("--print", help="Print the settings and write nothing.")] = False,
     yes: YesOption = False,
@@ -94,6 +96,11 @@ def _client_named(name: str) -> Client:
     normal = name.lower().replace("_", "-").replace(" ", "-")
     if normal in CLIENTS:
         return CLIENTS[normal]
+    if normal in IN_EDITORS:
+        raise NotFoundError(
+            f"hermes does not know {name} itself.",
+            hint="if you use Continue there: hermes connect continue; for any other extension: hermes connect env",
+        )
     near = difflib.get_close_matches(normal, CLIENTS, 1) or [known for known in CLIENTS if known.startswith(normal)]
     hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(CLIENTS)}; for any other: hermes connect env"
     raise NotFoundError(f"hermes does not know the client {name}.", hint=hint)
@@ -156,14 +163,14 @@ def _write(client: Client, connection: Connection, file: Path, console: Console,
         lines = [line.replace(connection.key, "KEY") for line in lines]
     console.styled((line, _COLORS.get(line[:1], "") if at > 1 else "bold") for at, line in enumerate(lines))
     if not yes:
-        answer = console.confirm(f"Write {file}?", default=True)
-        if answer is None:
-            raise UsageError(
-                "nothing was written: there is no terminal to ask on.", hint="--yes writes it, --print prints it."
-            )
-        if not answer:
-            console.note("nothing was written")
-            raise typer.Exit
+        confirm_or_exit(
+            console,
+            f"Write {file}?",
+            unasked="nothing was written: there is no terminal to ask on.",
+            hint="--yes writes it, --print prints it.",
+            refused="nothing was written",
+            default=True,
+        )
     try:
         backup = _replace(file, before, after, private=connection.key in after)
     except OSError as error:

@@ -12,7 +12,14 @@ import typer
 
 from hermes_cli import paths
 from hermes_cli.commands.completing import one_of
-from hermes_cli.commands.options import VerboseOption, YesOption, with_console
+from hermes_cli.commands.options import (
+    ENGINE_NAMES,
+    VerboseOption,
+    YesOption,
+    confirm_or_exit,
+    confirm_removal,
+    with_console,
+)
 from hermes_cli.console import Console
 from hermes_cli.errors import ExitCode, UsageError
 from hermes_cli.units import counted
@@ -37,7 +44,7 @@ NameArgument = Annotated[
         metavar="ENGINE",
         help="llama-server, vllm or sglang.",
         show_default=False,
-        autocompletion=one_of("llama-server", "vllm", "sglang"),
+        autocompletion=one_of(*ENGINE_NAMES),
     ),
 ]
 
@@ -126,7 +133,14 @@ def install(
         raise UsageError(f"{name} does not run on Windows.", hint="run it in WSL and attach to it: --engine-url URL")
     requirement = package or default_package(name, probe(measure=False))
     if name != "llama-server" and not yes:
-        _confirm_size(requirement, console)
+        size = f"{requirement} has several GB with what it needs"
+        confirm_or_exit(
+            console,
+            f"{size}. Install it?",
+            unasked=f"{size}, and there is no terminal to ask on.",
+            refused="nothing was installed",
+            default=True,
+        )
     console.note(f"installing {requirement} into {engine_folder(name)}")
     with console.working(f"installing {requirement}") as show:
         report = console.note if verbose else lambda line: show(f"installing {requirement}: {line[:60]}")
@@ -142,7 +156,6 @@ def install(
 @with_console
 def rm(console: Console, engine: NameArgument, yes: YesOption = False) -> None:
     """Remove an engine that hermes has installed."""
-    from hermes_cli.commands.rm import confirm_removal
     from hermes_cli.engine.upstream.install import remove
     from hermes_cli.engine.upstream.programs import engine_folder, engine_named
 
@@ -152,18 +165,6 @@ def rm(console: Console, engine: NameArgument, yes: YesOption = False) -> None:
     folder = remove(name)
     console.note(f"removed {folder}")
     console.document({"removed": str(folder)})
-
-
-def _confirm_size(requirement: str, console: Console) -> None:
-    answer = console.confirm(f"{requirement} has several GB with what it needs. Install it?", default=True)
-    if answer is None:
-        raise UsageError(
-            f"{requirement} has several GB with what it needs, and there is no terminal to ask on.",
-            hint="to go ahead without the question, add --yes",
-        )
-    if not answer:
-        console.note("nothing was installed")
-        raise typer.Exit
 
 
 def _own_version() -> str:

@@ -72,6 +72,11 @@ def _find(path: str) -> list[FoundModel | SkippedFile]:
             folders = ollama_models()
         elif path.lower() == "lmstudio":
             folders = [lm_studio_models()]
+        if path.lower() in {"ollama", "lmstudio"} and not any(map(os.path.lexists, folders)):
+            raise NotFoundError(
+                f"there are no models of {path} here: {' and '.join(map(str, folders))} is missing.",
+                hint="if they are in another folder, give its path: hermes import PATH",
+            )
     found: list[FoundModel | SkippedFile] = []
     for folder in folders:
         try:

@@ -42,8 +42,9 @@ def command(console: Console, service: NameArgument = None) -> None:
 
     if service is None:
         sources = {name: _source(provider) for name, provider in PROVIDERS.items()}
-        rows = [(name, each.title, sources[name] or "nowhere", each.page) for name, each in PROVIDERS.items()]
+        rows = [(name, each.title, sources[name] or "none yet", each.page) for name, each in PROVIDERS.items()]
         console.table(TITLES, rows, prose="MAKE ONE AT")
+        console.note("store a key: hermes login SERVICE; the Hub's own token: hf auth login")
         console.document({"services": [{"name": name, "key": source or None} for name, source in sources.items()]})
         return
     provider = provider_named(service)

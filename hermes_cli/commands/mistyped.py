@@ -49,19 +49,25 @@ SUBCOMMANDS = {
     "ls": "list",
     "update": "refresh",
 }
+_NEWER = "git pull in its checkout, then install it again as before: pipx install --force ."
+_LOGS = "hermes serve writes its log to its own terminal, or in the background to a file that hermes ps shows"
+_SERVER = "start a server: hermes serve NAME --background; see it with hermes ps, stop it with hermes stop"
 # A word that we have nothing for, and the next step.
 ANSWERS = {
-    "logs": "hermes serve writes its log to its own terminal, or in the background to a file that hermes ps shows",
+    "log": _LOGS,
+    "logs": _LOGS,
+    "server": _SERVER,
+    "daemon": _SERVER,
+    "load": "a model is loaded when it is used: hermes chat NAME, or hermes serve NAME",
     "update": "new files of models: hermes list --updates; the catalogue: hermes catalog refresh; "
-    "hermes itself: pip install --upgrade hermes-llm",
-    "upgrade": "hermes itself: pip install --upgrade hermes-llm; new files of models: hermes list --updates",
+    f"hermes itself: {_NEWER}",
+    "upgrade": f"hermes itself: {_NEWER}; new files of models: hermes list --updates",
     "start": "serve a model: hermes serve NAME; talk with one: hermes chat NAME",
     "init": "nothing has to be set up: hermes recommend, then hermes pull, then hermes chat",
     "setup": "nothing has to be set up: hermes recommend, then hermes pull, then hermes chat",
     "embed": "a server makes embeddings, at /v1/embeddings: hermes serve NAME",
     "exit": "hermes ends by itself after each command; a chat ends with /bye",
     "quit": "hermes ends by itself after each command; a chat ends with /bye",
-    "login": "for the Hub: hf auth login",
     "create": "any GGUF file can be used as it is: hermes chat ./model.gguf --system TEXT",
     "push": "publish files with huggingface_hub: hf upload",
     "cp": "make links for another program: hermes export NAME --to DIR",
@@ -94,8 +100,38 @@ OPTIONS = {
     "--system-prompt": "--system",
     "--json-schema": "--schema",
     "--purpose": "--for",
+    "--predict": "--max-tokens",
+    "-sys": "--system",
+    "--sys": "--system",
+    "-hf": "-m",
+    "-hfr": "-m",
+    "--hf-repo": "-m",
+    "-fa": "--flash-attn",
+    "-cnv": "--conversation",
+    "--local": "--installed",
+    "--mac": "--apple",
+    "--cpu": "--cpu-only",
+    "--no-gpu": "--cpu-only",
 }
+# Letters that mean something else in other commands.
+COMMAND_OPTIONS = {
+    "chat": {"-n": "--max-tokens", "-s": "--seed"},
+    "serve": {"-c": "--context"},
+    "plan": {"-c": "--context"},
+    "recommend": {"-c": "--context"},
+}
+_TALKS = "without a prompt you stay and talk; leave it out: hermes chat NAME"
 OPTION_ANSWERS = {
+    "-i": _TALKS,
+    "--interactive": _TALKS,
+    "--conversation": _TALKS,
+    "--flash-attn": "flash attention is on by itself; leave it out",
+    "--jinja": "each model gets its own prompt format by itself; leave it out",
+    "--cpu-only": "--gpu-layers 0 puts no layer on a GPU",
+    "--memory": "--ram SIZE is the memory of the machine, --vram SIZE that of a GPU",
+    "--gpus": "say which: --gpu '2xRTX 4090'",
+    "--quant": "the quantization is a part of the name: hermes-3:8b:Q4_K_M",
+    "--license": "hermes show NAME tells the licence, too",
     "-p": 'the prompt needs no option: hermes chat NAME "PROMPT"',
     "--prompt": 'the prompt needs no option: hermes chat NAME "PROMPT"',
     "--format": 'for any JSON object: --schema \'{"type": "object"}\'; a file or a schema of your own goes there, too',
@@ -119,9 +155,19 @@ _NUMBERS = {
     "valid float range": "number",
     "valid float": "number",
 }
+_MODEL_IS_A_WORD = ("serve", "pull", "plan", "show")  # and needs no option
 _ALL_LAYERS = "-1"
 _SHELLS = ("bash", "zsh", "fish", "powershell", "pwsh")
 _COUNT = re.compile(r"[+-]?\d[\d,._]*[kKmM]?")
+# What a value with a blank looks like that had no quotes: --gpu RTX 4090, --vram 24 GB.
+_GPU_START = re.compile(
+    r"(\d+ ?x ?)?(nvidia|geforce|rtx|gtx|quadro|tesla|amd|radeon|rx|instinct|intel|arc|apple)", re.IGNORECASE
+)
+_GPU_PART = re.compile(
+    r"(geforce|radeon|rtx|gtx|rx|pro|arc|max|ultra|ti|super|xtx?|gre|ada|[a-z]{0,3}\d{1,5}[a-z]{0,3})", re.IGNORECASE
+)
+_UNIT = re.compile(r"g(i?b)?", re.IGNORECASE)
+_SIZES = ("--vram", "--ram", "--apple", "--reserve")
 
 
 def understood(arguments: Sequence[str]) -> list[str]:
@@ -144,13 +190,13 @@ def understood(arguments: Sequence[str]) -> list[str]:
         words = ["chat", *words]
     if len(words) > 1 and words[0] in {"sessions", "catalog", "engine"}:
         words[1] = SUBCOMMANDS.get(words[1], words[1])
-    if words[:1] == ["serve"]:  # its models need no option
-        words = [word for word in words if word not in {"-m", "--model"}]
+    if words and words[0] in _MODEL_IS_A_WORD:
+        words = [word for word in words if word not in {"-m", "--model", "-hf", "-hfr", "--hf-repo"}]
+    words = _with_whole_values(words)
     end = words.index("--") if "--" in words else len(words)
     for at in range(end):
         word = words[at]
-        option, equals, value = word.partition("=")
-        words[at] = f"{OPTIONS.get(option, option)}{equals}{value}"
+        words[at] = _our_option(word, words[0])
         if words[at] == "--gpu-layers" and words[at + 1 : at + 2] == ["all"]:
             words[at + 1] = _ALL_LAYERS
         if word == "-c" and words[0] == "chat" and _COUNT.fullmatch(words[at + 1] if at + 1 < end else ""):
@@ -159,6 +205,29 @@ def understood(arguments: Sequence[str]) -> list[str]:
                 hint=f"the context length is --context {words[at + 1]}",
             )
     return words
+
+
+def _our_option(word: str, command: str) -> str:
+    option, equals, value = word.partition("=")
+    option = COMMAND_OPTIONS.get(command, {}).get(option) or OPTIONS.get(option, option)
+    if option.startswith("--"):
+        option = option.replace("_", "-")
+    return f"{option}{equals}{value}"
+
+
+def _with_whole_values(words: Sequence[str]) -> list[str]:
+    """Return the words with the parts of a GPU's name, and a number and its unit, put together after their option."""
+    if not words or words[0] not in {"recommend", "plan"}:
+        return list(words)
+    whole: list[str] = []
+    for word in words:
+        option = whole[-2] if len(whole) > 1 else ""
+        is_gpu = option == "--gpu" and _GPU_START.match(whole[-1]) and _GPU_PART.fullmatch(word)
+        if is_gpu or (option in _SIZES and whole[-1].isdecimal() and _UNIT.fullmatch(word)):
+            whole[-1] += f" {word}"
+        else:
+            whole.append(word)
+    return whole
 
 
 def _is_question(word: str) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec, TypeVa
 import typer
 from typer.core import TyperGroup
 
-from hermes_cli.commands.completing import apple_chips, gpu_names, one_of
+from hermes_cli.commands.completing import apple_chips, draft_models, gpu_names, one_of
 from hermes_cli.console import Console, Voice
 from hermes_cli.errors import UsageError
 from hermes_cli.gguf.types import KV_TYPES, KvType
@@ -30,6 +30,14 @@ _TOKENS = re.compile(r"([0-9]+(?:\.[0-9]+)?(?:e[0-9]{1,2})?)([km]?)", re.IGNOREC
 SHORTEST_CONTEXT = 64  # tokens; a prompt format alone takes half of it
 SLOWEST = 1000  # bytes per second; with less, no model ever arrives
 PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
+ENGINE_NAMES = ("llama-server", "vllm", "sglang")  # those of engine/upstream/programs.py, which takes long to import
+
+
+def setting(variable: str, text: str, *flags: str, **more: Any) -> Any:  # noqa: ANN401 - as Typer's own
+    """Declare an option that an environment variable can give, too."""
+    return typer.Option(*flags, envvar=variable, help=text, **more)
+
+
 JsonOption = Annotated[
     bool, typer.Option("--json", envvar="HERMES_LLM_JSON", help="Print one JSON document and nothing else.")
 ]
@@ -73,60 +81,82 @@ AppleOption = Annotated[
         "--apple", metavar="SIZE", help="Plan for Apple silicon: 64G, or 'M4 Max 64G'.", autocompletion=apple_chips
     ),
 ]
+GpuLayersOption = Annotated[
+    int | None,
+    setting("HERMES_LLM_GPU_LAYERS", "Layers to put on the GPU; -1 is all. Default: as many as fit.", min=-1),
+]
+ThreadsOption = Annotated[
+    int | None, setting("HERMES_LLM_THREADS", "CPU threads. Default: physical cores.", min=1, max=512)
+]
 DevicesOption = Annotated[
     str | None,
-    typer.Option(
-        "--devices",
+    setting(
+        "HERMES_LLM_DEVICES",
+        "GPUs that may be used: numbers as in `hermes hardware`, or names. Default: all.",
         metavar="GPU,GPU",
-        help="GPUs that may be used: numbers as in `hermes hardware`, or names. Default: all.",
-        envvar="HERMES_LLM_DEVICES",
     ),
 ]
 ReserveOption = Annotated[
     str | None,
-    typer.Option(
-        "--reserve",
-        metavar="SIZE",
-        help="Memory to leave free on each GPU: 2G. Default: 3 %, at most 1G.",
-        envvar="HERMES_LLM_RESERVE",
+    setting("HERMES_LLM_RESERVE", "Memory to leave free on each GPU: 2G. Default: 3 %, at most 1G.", metavar="SIZE"),
+]
+DraftOption = Annotated[
+    str | None,
+    setting(
+        "HERMES_LLM_DRAFT",
+        "Draft model for speculative decoding, with the same vocabulary; auto takes one that is installed.",
+        metavar="NAME|auto|off",
+        autocompletion=draft_models,
+    ),
+]
+EngineUrlOption = Annotated[
+    str | None,
+    setting(
+        "HERMES_LLM_ENGINE_URL",
+        "An engine that you run yourself has the model: the address of vLLM, SGLang or llama-server, or unix:PATH.",
+        metavar="URL",
+    ),
+]
+TokenizerOption = Annotated[
+    str | None,
+    setting(
+        "HERMES_LLM_TOKENIZER",
+        "The tokenizer of the model behind --engine-url: a folder with tokenizer.json, or a GGUF file of it.",
+        metavar="PATH",
     ),
 ]
 EngineOption = Annotated[
     str | None,
-    typer.Option(
-        "--engine",
+    setting(
+        "HERMES_LLM_ENGINE",
+        "Another engine that hermes starts and ends: llama-server, vllm, sglang. See: hermes engine.",
         metavar="NAME",
-        help="Another engine that hermes starts and ends: llama-server, vllm, sglang. See: hermes engine.",
-        envvar="HERMES_LLM_ENGINE",
-        autocompletion=one_of("llama-server", "vllm", "sglang"),
+        autocompletion=one_of(*ENGINE_NAMES),
     ),
 ]
 EngineCommandOption = Annotated[
     str | None,
-    typer.Option(
-        "--engine-command",
+    setting(
+        "HERMES_LLM_ENGINE_COMMAND",
+        "With --engine: the program to start. Default: looked for.",
         metavar="COMMAND",
-        help="With --engine: the program to start. Default: looked for.",
-        envvar="HERMES_LLM_ENGINE_COMMAND",
     ),
 ]
 EngineArgumentOption = Annotated[
     list[str] | None,
-    typer.Option(
-        "--engine-arg",
+    setting(
+        "HERMES_LLM_ENGINE_ARG",
+        "With --engine: an argument of its own, passed on. May be repeated.",
         metavar="ARGUMENT",
-        help="With --engine: an argument of its own, passed on. May be repeated.",
-        envvar="HERMES_LLM_ENGINE_ARG",
     ),
 ]
 RpcOption = Annotated[
     str | None,
-    typer.Option(
-        "--rpc",
-        metavar="HOST:PORT,…",
-        help="With --engine llama-server: machines that run ggml-rpc-server compute, too. No key, no encryption: "
+    setting(
+        "HERMES_LLM_RPC",
+        "With --engine llama-server: machines that run ggml-rpc-server compute, too. No key, no encryption: "
         "only in a network of your own.",
-        envvar="HERMES_LLM_RPC",
+        metavar="HOST:PORT,…",
     ),
 ]
 CpuOnlyOption = Annotated[bool, typer.Option("--cpu-only", help="Plan without any GPU.")]
@@ -149,11 +179,6 @@ def context_length(text: str) -> int:
 
 
 CONTEXT: dict[str, Any] = {"parser": context_length, "metavar": "TOKENS"}
-
-
-def setting(variable: str, text: str, *flags: str, **more: Any) -> Any:  # noqa: ANN401 - as Typer's own
-    """Declare an option that an environment variable can give, too."""
-    return typer.Option(*flags, envvar=variable, help=text, **more)
 
 
 class ListFirst(TyperGroup):
@@ -197,6 +222,39 @@ def console_for(*, json: bool, quiet: bool, no_color: bool) -> Console:
         raise UsageError("--json and --quiet cannot be used together.", hint="--json alone is already quiet.")
     voice = Voice.JSON if json else Voice.QUIET if quiet else Voice.HUMAN
     return Console(voice, color=False if no_color else None)
+
+
+def confirm_or_exit(
+    console: Console,
+    question: str,
+    *,
+    unasked: str,
+    refused: str,
+    hint: str = "to go ahead without the question, add --yes",
+    default: bool = False,
+) -> None:
+    """Go on only if the user says yes; `refused` is shown after a no.
+
+    Raises:
+        UsageError: nobody can be asked; its message is `unasked`.
+        typer.Exit: the answer was no, which is no error.
+    """
+    answer = console.confirm(question, default=default)
+    if answer is None:
+        raise UsageError(unasked, hint=hint)
+    if not answer:
+        console.note(refused)
+        raise typer.Exit
+
+
+def confirm_removal(what: str, console: Console) -> None:
+    """Go on only if the user says yes to a removal; errors are those of `confirm_or_exit`."""
+    confirm_or_exit(
+        console,
+        f"Remove {what}?",
+        unasked=f"{what} would be removed, and there is no terminal to ask on.",
+        refused="nothing was removed",
+    )
 
 
 def bytes_per_second(text: str) -> float:

@@ -10,6 +10,7 @@ import typer
 
 from hermes_cli.commands.completing import models, one_of
 from hermes_cli.commands.options import (
+    CONTEXT,
     AppleOption,
     CpuOnlyOption,
     DevicesOption,
@@ -18,7 +19,6 @@ from hermes_cli.commands.options import (
     RamOption,
     ReserveOption,
     VramOption,
-    context_length,
     machine_for,
     purpose_named,
     with_console,
@@ -48,9 +48,8 @@ def command(
     context: Annotated[
         int | None,
         typer.Option(
-            parser=context_length,
-            metavar="TOKENS",
             help="Context length in tokens. Default: what chat takes, up to 16384.",
+            **CONTEXT,
         ),
     ] = None,
     yarn: Annotated[bool, typer.Option("--yarn", help="Allow the longer context that YaRN gives.")] = False,
@@ -105,7 +104,7 @@ def command(
 
         hermes plan hermes-3:8b:Q4_K_M --context 32768 --gpu "RTX 3060 12GB"
 
-        hermes plan hermes-4:405b --engine vllm --gpu 8xH100 --nodes 2 --write slurm
+        hermes plan hermes-4:405b --engine vllm --gpu 8xH100 --write slurm
     """
     from hermes_cli.catalog.load import load_catalogue
     from hermes_cli.planning.launch_planner import LaunchOptions

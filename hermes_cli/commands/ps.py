@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hermes_cli.chat.endpoint.address import OWN_KEY
 from hermes_cli.commands.options import with_console
 from hermes_cli.console import Console, Voice
 from hermes_cli.units import counted, memory_size
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from hermes_cli.server.running import RunningServer
 
 TITLES = ("MODEL", "STATE", "CONTEXT", "REQUESTS", "ADDRESS", "MEMORY", "UP", "PID")
-KEY_VARIABLE = "HERMES_LLM_ENDPOINT_KEY"
 _HOUR, _DAY = 3600, 86_400
 
 
@@ -24,7 +24,7 @@ def command(
     console: Console,
     key: Annotated[
         str | None,
-        typer.Option(envvar=KEY_VARIABLE, help="API key of the servers, to see what their models do.", metavar="KEY"),
+        typer.Option(envvar=OWN_KEY, help="API key of the servers, to see what their models do.", metavar="KEY"),
     ] = None,
 ) -> None:
     """List the servers of this user that run, with their models, memory, and the requests at work.
@@ -82,7 +82,7 @@ def _rows(document: dict[str, Any]) -> list[tuple[str, ...]]:
     shared = (
         document["address"],
         memory_size(document["memory_bytes"]),
-        duration(time.time() - document["started"]),
+        uptime(time.time() - document["started"]),
         str(document["pid"]),
     )
     return [
@@ -97,7 +97,7 @@ def _rows(document: dict[str, Any]) -> list[tuple[str, ...]]:
     ]
 
 
-def duration(seconds: float) -> str:
+def uptime(seconds: float) -> str:
     """Return a time in its largest unit: `40 s`, `5 min`, `3 h`, `2 days`."""
     for size, unit in ((_DAY, "day"), (_HOUR, "h"), (60, "min")):
         if seconds >= size:

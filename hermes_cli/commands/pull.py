@@ -13,7 +13,7 @@ import typer
 
 from hermes_cli.catalog.models import Catalogue
 from hermes_cli.commands.completing import catalogue_models, quantizations
-from hermes_cli.commands.options import YesOption, bytes_per_second, with_console
+from hermes_cli.commands.options import YesOption, bytes_per_second, confirm_or_exit, with_console
 from hermes_cli.commands.pull_progress import show_progress
 from hermes_cli.console import Console, Voice
 from hermes_cli.errors import HermesError, NetworkError, NotFoundError, UsageError
@@ -106,7 +106,15 @@ def command(
     if not force:
         space.check()
     if not names and not yes and space.needed:
-        _confirm(gigabytes(space.needed), console)
+        size = gigabytes(space.needed)
+        confirm_or_exit(
+            console,
+            f"Fetch {size}?",
+            unasked=f"{size} would be fetched, and there is no terminal to ask on.",
+            hint="to go ahead without the question: hermes pull --yes",
+            refused="nothing was fetched; another model: hermes pull NAME, all of them: hermes list",
+            default=True,
+        )
     with _tell_what_is_kept(files, console), show_progress(states, console) as on_progress:
         paths = _fetch(files, here, on_progress, policy, verify=verify, force=force)
     console.document(_document("done", targets, here, states, paths), indent=None)
@@ -330,18 +338,6 @@ def _show_fit(target: PullTarget, machine: Machine, write: Callable[[str], None]
         f"{target.name} does not fit this machine: {memory_size(short)} more memory is needed "
         f"for {settings.context:,} tokens of context (computed). What fits: hermes recommend"
     )
-
-
-def _confirm(size: str, console: Console) -> None:
-    answer = console.confirm(f"Fetch {size}?", default=True)
-    if answer is None:
-        raise UsageError(
-            f"{size} would be fetched, and there is no terminal to ask on.",
-            hint="to go ahead without the question: hermes pull --yes",
-        )
-    if not answer:
-        console.note("nothing was fetched; another model: hermes pull NAME, all of them: hermes list")
-        raise typer.Exit
 
 
 def _document(

@@ -41,6 +41,7 @@ from hermes_cli.planning.recommend import (
     Alternative,
     Recommendation,
     RecommendOptions,
+    Shortfall,
     alternatives,
     gpus_used,
     recommendations,
@@ -112,6 +113,7 @@ def command(
     fitting = recommendations(catalogue, machine, options)
     others = alternatives(fitting, catalogue, machine, options) if fitting else []
     best = fitting[0] if fitting else None
+    missing = shortfalls(best, options.purpose) if best else []
     engine = _engine_pick(name, catalogue, machine, options, best)
     console.prose(one_line(machine), hanging="  ")
     console.text("\n")
@@ -125,10 +127,8 @@ def command(
             "users": users,
             "engine": engine.launch.plan.engine if engine else "llama.cpp",
             "engine_pick": _engine_document(engine),
-            "pick": _candidate(fitting[0]) if fitting else None,
-            "shortfalls": [asdict(shortfall) for shortfall in shortfalls(fitting[0], options.purpose)]
-            if fitting
-            else [],
+            "pick": _candidate(best) if best else None,
+            "shortfalls": [asdict(shortfall) for shortfall in missing],
             "alternatives": [{"label": other.label or "other", **_candidate(other.candidate)} for other in others],
             "candidates": [_candidate(candidate) for candidate in fitting],
         }
@@ -139,17 +139,17 @@ def command(
         show_engine_pick(engine, best, users, console, simulated=machine.simulated)
         if best is None:
             return
-    if not fitting:
+    if best is None:
         raise nothing_fits(catalogue, machine, options, name)
-    _show_pick(fitting[0], users, console, alone=engine is None)
-    _show_shortfalls(fitting[0], options.purpose, console)
+    _show_pick(best, users, console, alone=engine is None)
+    _show_shortfalls(missing, options.purpose, console)
     listed = [Alternative("", candidate) for candidate in fitting[1:]] if every else others
-    _show_table(fitting[0], listed, engine, console)
-    if fitting[0].placement.gpu_layers <= fitting[0].variant.model.architecture.layers:
+    _show_table(best, listed, engine, console)
+    if best.placement.gpu_layers <= best.variant.model.architecture.layers:
         for note in (note.text for note in machine.notes if note.about == "bandwidth"):
             console.note(note)
     if explain:
-        _explain(fitting[0], options, console)
+        _explain(best, options, console)
 
 
 def _show_table(
@@ -288,10 +288,10 @@ def _context_cell(candidate: Recommendation) -> str:
     return f"{candidate.settings.context:,}{'' if kv_type == 'f16' else f' {kv_type}'}"
 
 
-def _show_shortfalls(pick: Recommendation, purpose: Purpose, console: Console) -> None:
+def _show_shortfalls(missing: Sequence[Shortfall], purpose: Purpose, console: Console) -> None:
     """Say that the machine is not for the purpose, and why, if even its best pick misses what that needs."""
     reasons = []
-    for shortfall in shortfalls(pick, purpose):
+    for shortfall in missing:
         has, needs = shortfall.has, shortfall.needs
         match shortfall.need:
             case "gpu":

@@ -9,7 +9,7 @@ import typer
 
 from hermes_cli.catalog.models import Catalogue
 from hermes_cli.commands.completing import installed_models
-from hermes_cli.commands.options import YesOption, with_console
+from hermes_cli.commands.options import YesOption, confirm_removal, with_console
 from hermes_cli.console import Console
 from hermes_cli.errors import UsageError
 from hermes_cli.units import counted, gigabytes
@@ -104,21 +104,3 @@ def _show_plan(models: Sequence[InstalledModel], removal: Removal, console: Cons
         console.note(f"not freed: {kept.path}: {kept.reason}")
     if removal.names or removal.partials:
         console.note(f"this frees {gigabytes(removal.frees)}", style="bold")
-
-
-def confirm_removal(what: str, console: Console) -> None:
-    """Go on only if the user says yes.
-
-    Raises:
-        UsageError: nobody can be asked.
-        typer.Exit: the answer was no, which is no error.
-    """
-    answer = console.confirm(f"Remove {what}?")
-    if answer is None:
-        raise UsageError(
-            f"{what} would be removed, and there is no terminal to ask on.",
-            hint="to go ahead without the question, add --yes",
-        )
-    if not answer:
-        console.note("nothing was removed")
-        raise typer.Exit

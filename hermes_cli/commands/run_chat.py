@@ -13,6 +13,7 @@ import typer
 from hermes_cli import paths
 from hermes_cli.catalog.models import Catalogue
 from hermes_cli.chat.conversation import ChatOptions, Conversation
+from hermes_cli.chat.endpoint.address import OWN_KEY
 from hermes_cli.console import Voice, stdin_is_terminal
 from hermes_cli.errors import NotFoundError, NotInstalledError
 from hermes_cli.models.loader import ModelLoader, Prewarm
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from hermes_cli.models.resolve import ModelRequest
     from hermes_cli.tools.toolbox import Toolbox
 
-KEY_VARIABLE = "HERMES_LLM_ENDPOINT_KEY"
 FEW_SESSIONS = 3
 HISTORY = "chat-history"  # of lines that were typed, in the data folder
 
@@ -245,7 +245,7 @@ def _source(endpoint: str | None, settings: ModelRequest, console: Console, prew
     from hermes_cli.server.running import key_of
 
     if key := key_of(endpoint):  # of a server of this user, who need not copy it
-        os.environ.setdefault(KEY_VARIABLE, key)
+        os.environ.setdefault(OWN_KEY, key)
     return Endpoint(endpoint, prewarm.event_loop, console.note, console.warn)
 
 

@@ -8,17 +8,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hermes_cli.commands.completing import draft_models, models, one_of
+from hermes_cli.commands.completing import models, one_of
 from hermes_cli.commands.options import (
+    CONTEXT,
     DevicesOption,
+    DraftOption,
     EngineArgumentOption,
     EngineCommandOption,
     EngineOption,
+    EngineUrlOption,
     KvTypeOption,
     ReserveOption,
     RpcOption,
+    TokenizerOption,
     VerboseOption,
-    context_length,
     setting,
     with_console,
 )
@@ -77,8 +80,7 @@ def command(
         setting(
             "HERMES_LLM_CONTEXT",
             "Tokens that each request can use. Default: the longest that fits.",
-            parser=context_length,
-            metavar="TOKENS",
+            **CONTEXT,
         ),
     ] = None,
     for_agent: Annotated[
@@ -102,15 +104,7 @@ def command(
     reserve: ReserveOption = None,
     threads: Annotated[int | None, setting("HERMES_LLM_THREADS", "CPU threads. Default: physical cores.")] = None,
     batch: Annotated[int | None, setting("HERMES_LLM_BATCH", "Tokens in one pass. Default: 512.")] = None,
-    draft: Annotated[
-        str | None,
-        setting(
-            "HERMES_LLM_DRAFT",
-            "Draft model for speculative decoding, with the same vocabulary; auto takes one that is installed.",
-            metavar="NAME|auto|off",
-            autocompletion=draft_models,
-        ),
-    ] = None,
+    draft: DraftOption = None,
     yarn: Annotated[
         bool | None, setting("HERMES_LLM_YARN", "Stretch the context as the base model documents it.", "--yarn")
     ] = None,
@@ -141,22 +135,8 @@ def command(
             autocompletion=one_of("file", "model"),
         ),
     ] = None,
-    engine_url: Annotated[
-        str | None,
-        setting(
-            "HERMES_LLM_ENGINE_URL",
-            "An engine that you run yourself has the model: the address of vLLM, SGLang or llama-server, or unix:PATH.",
-            metavar="URL",
-        ),
-    ] = None,
-    tokenizer: Annotated[
-        str | None,
-        setting(
-            "HERMES_LLM_TOKENIZER",
-            "The tokenizer of the model behind --engine-url: a folder with tokenizer.json, or a GGUF file of it.",
-            metavar="PATH",
-        ),
-    ] = None,
+    engine_url: EngineUrlOption = None,
+    tokenizer: TokenizerOption = None,
     engine: EngineOption = None,
     engine_command: EngineCommandOption = None,
     engine_arg: EngineArgumentOption = None,

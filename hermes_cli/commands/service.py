@@ -18,7 +18,7 @@ import typer
 from hermes_cli import paths
 from hermes_cli.commands.completing import models
 from hermes_cli.commands.options import YesOption, with_console
-from hermes_cli.console import Console
+from hermes_cli.console import Console, read_error
 from hermes_cli.errors import ExitCode, HermesError, NotFoundError, UsageError
 
 NAME = "hermes-llm"
@@ -258,7 +258,7 @@ def _check(arguments: Sequence[str]) -> None:
         raise UsageError("a service is in the background anyway.", hint="leave --background out.")
     done = _run((sys.executable, "-m", "hermes_cli", "serve", *arguments, "--print-config"))
     if done.returncode:
-        message, _, hint = done.stderr.strip().removeprefix("error: ").partition("\n  next: ")
+        message, hint = read_error(done.stderr.strip())
         raise UsageError(message, hint=hint or "see what there can be: hermes serve --help")
 
 

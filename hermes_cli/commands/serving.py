@@ -16,6 +16,7 @@ import msgspec
 
 from hermes_cli.catalog.load import load_catalogue
 from hermes_cli.catalog.models import Catalogue
+from hermes_cli.chat.endpoint.address import OWN_KEY
 from hermes_cli.commands.background import LOG_VARIABLE
 from hermes_cli.commands.pull import default_model
 from hermes_cli.console import Console, Voice
@@ -213,7 +214,7 @@ def _show_banner(info: ServerInfo, console: Console) -> None:
         console.warn("  anybody who can reach this address may use it: --insecure")
     shown = key or ("YOUR-KEY" if settings.keys else "none")
     with_key = f" -H 'Authorization: Bearer {shown}'" if shown != "none" else ""
-    variable = "HERMES_LLM_ENDPOINT_KEY=YOUR-KEY " if settings.keys and not key else ""
+    variable = f"{OWN_KEY}=YOUR-KEY " if settings.keys and not key else ""
     console.text(f"\n  in a browser    {address}\n")
     console.text(f"  in a terminal   {variable}hermes chat --endpoint {address}\n")
     console.text(f"  with curl       curl {address}/v1/chat/completions{with_key} --json {shlex.quote(EXAMPLE)}\n")

@@ -9,8 +9,15 @@ import typer
 
 from hermes_cli import paths
 from hermes_cli.commands.completing import session_names
-from hermes_cli.commands.options import ListFirst, NoColorOption, QuietOption, YesOption, console_for, with_console
-from hermes_cli.commands.rm import confirm_removal
+from hermes_cli.commands.options import (
+    ListFirst,
+    NoColorOption,
+    QuietOption,
+    YesOption,
+    confirm_removal,
+    console_for,
+    with_console,
+)
 from hermes_cli.console import Console
 from hermes_cli.errors import HermesError, UsageError
 from hermes_cli.units import counted, gigabytes

@@ -122,6 +122,7 @@ def _read_table() -> Iterator[Gpu]:
 
 
 GPUS = tuple(_read_table())
+_NO_GPU = ("none", "no", "off", "cpu")
 
 
 def find_gpu(text: str) -> Gpu:
@@ -158,6 +159,8 @@ def gpus_named(text: str) -> list[Gpu]:
         return [replace(find_gpu(share["card"]), name=text.strip(), gib=gib, sizes=(gib,), dies=1)]
     plain, vendors = _plain_name(text)
     gpus = [gpu for gpu in _by_spelling().get(plain, ()) if vendors <= {gpu.vendor}]
+    if not gpus and text.strip().lower() in _NO_GPU:
+        raise UsageError(f"{_shown(text)} is the name of no GPU.", hint="plan for a machine without one: --cpu-only")
     if not gpus:
         nearest = ", ".join(_nearest(plain, vendors))
         raise UsageError(

@@ -179,7 +179,10 @@ def _counted(entry: str) -> list[Gpu]:
         )
     gpu = _of_size(name)
     if gpu.vendor == "apple":
-        raise UsageError(f"--gpu: {gpu.name} is a Mac's chip.", hint=f'say its memory, too: --apple "{_as_sold(gpu)}"')
+        with_size = _SIZE_IN_NAME.fullmatch(name.strip())
+        typed = re.sub("^apple ", "", name.strip(), flags=re.IGNORECASE)
+        hint = f'type --apple "{typed}"' if with_size else f'say its memory, too: --apple "{_as_sold(gpu)}"'
+        raise UsageError(f"--gpu: {gpu.name} is a Mac's chip.", hint=hint)
     return [gpu] * count
 
 

@@ -191,31 +191,18 @@ class LaunchPlan:
             options += [("--nnodes", self.nodes), ("--node-rank", rank), ("--dist-init-addr", f"{head}:{MASTER_PORT}")]
         return [*(str(word) for option in options for word in option), "--enable-metrics", *self.more]
 
-    def environment(
-        self,
-        rank: int = 0,
-        *,
-        address: str = "",
-        interface: str = "",
-        run_folder: str = "",
-    ) -> Mapping[str, str]:
-        """Return the variables that one node needs, to be added to its own.
+    def environment(self, run_folder: str = "") -> Mapping[str, str]:
+        """Return the variables that each node needs, to be added to its own; its address is known only there.
 
-        Args:
-            rank: of the node; nodes on one machine without a GPU get a core each.
-            address: of this node in the network between the nodes; of a single node loopback.
-            interface: the network interface that has this address, such as `eth0`.
-            run_folder: a private folder for the sockets that vLLM leaves in `/tmp` otherwise.
+        `run_folder` is a private folder for the sockets that vLLM leaves in `/tmp` otherwise.
         """
         values = {"HF_HUB_DISABLE_TELEMETRY": "1"}
-        if interface:
-            values |= {"GLOO_SOCKET_IFNAME": interface, "NCCL_SOCKET_IFNAME": interface}
         if self.engine == "sglang":
             return values
         values |= {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
         values["VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS"] = str(STEP_TIMEOUT)
-        if address or self.nodes == 1:
-            values["VLLM_HOST_IP"] = address or "127.0.0.1"
+        if self.nodes == 1:
+            values["VLLM_HOST_IP"] = "127.0.0.1"
         if run_folder:
             values["VLLM_RPC_BASE_PATH"] = run_folder
         if self.device == "cpu":
@@ -223,6 +210,4 @@ class LaunchPlan:
             local = self.gpus // self.nodes
             if local > 1:  # one core set for each process; without it vLLM wants as many NUMA nodes
                 values["VLLM_CPU_OMP_THREADS_BIND"] = "|".join(str(core) for core in range(local))
-            elif self.nodes > 1 and address.startswith("127."):  # nodes on one machine share its cores
-                values["VLLM_CPU_OMP_THREADS_BIND"] = str(rank)
         return values

@@ -43,7 +43,7 @@ ROUND_CONTEXT = 4096
 
 @dataclass(frozen=True)
 class LaunchOptions:
-    """What the user insists on; None leaves it free.
+    """Settings that the user insists on; None leaves one free.
 
     Attributes:
         nodes: machines of the same kind.
@@ -85,16 +85,11 @@ class Launch:
 
 
 class ParallelSizes(NamedTuple):
-    """How the GPUs are used: `tensor` x `pipeline` of them make a replica, of which there are `data`."""
+    """A use of GPUs: `tensor` x `pipeline` of them make a replica, of which there are `data`."""
 
     tensor: int
     pipeline: int
     data: int
-
-    @property
-    def gpus(self) -> int:
-        """Return the number of GPUs that are used."""
-        return self.tensor * self.pipeline * self.data
 
 
 def wanted_context(model: CatalogModel) -> int:
@@ -221,13 +216,12 @@ def _parallel_sizes(architecture: Architecture, gpus: int, options: LaunchOption
     for tensor in range(1, gpus + 1):
         if not splits(architecture, tensor) or options.tensor not in {None, tensor}:
             continue
-        within = [options.pipeline] if options.pipeline else [1]
-        for pipeline in within:
-            local = gpus // (tensor * pipeline)
-            if local and (nodes == 1 or options.engine == "vllm"):
-                data = options.data or local * nodes
-                if data <= local * nodes and data % nodes == 0:
-                    yield ParallelSizes(tensor, pipeline, data)
+        pipeline = options.pipeline or 1
+        local = gpus // (tensor * pipeline)
+        if local and (nodes == 1 or options.engine == "vllm"):
+            data = options.data or local * nodes
+            if data <= local * nodes and data % nodes == 0:
+                yield ParallelSizes(tensor, pipeline, data)
         stages = options.pipeline or gpus // tensor * nodes
         whole = nodes > 1 and tensor * stages <= gpus * nodes and stages % nodes == 0 and stages <= architecture.layers
         if whole and options.data in {None, 1}:

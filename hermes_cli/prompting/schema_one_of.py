@@ -1,4 +1,4 @@
-"""Schemas of `oneOf`: whether they cannot be used together, so that any one of them is exactly one.
+"""Schemas of `oneOf`: whether they exclude each other, so that any one of them is exactly one.
 
 No grammar can count how many schemas a value meets. Where no value meets two of them, `anyOf` says the same.
 """
@@ -84,10 +84,7 @@ class _Comparison:
             return _ends_before(first, second) or _ends_before(second, first)
         if not kinds == other_kinds == {"object"}:
             return False
-        required, other_required = (
-            _required(first),
-            _required(second),
-        )  # the values of one property cannot be used together
+        required, other_required = _required(first), _required(second)  # the values of one property exclude each other
         names = [name for name in required if name in other_required]
         return (
             any(self.apart(required[name], other_required[name], depth + 1) for name in names)

@@ -23,7 +23,7 @@ from hermes_cli.server.ollama import chat as ollama_chat
 from hermes_cli.server.ollama import embed, library
 from hermes_cli.server.ollama import models as ollama_models
 from hermes_cli.server.openai import chat, completions, embeddings, models, responses
-from hermes_cli.server.openai.responses import ResponseStore
+from hermes_cli.server.openai.response_store import ResponseStore
 from hermes_cli.server.pool import Pool
 from hermes_cli.server.request_stats import AccessLog, Traffic
 from hermes_cli.server.routing import ApiRoute, openapi

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from hermes_cli.hardware.machine import Machine
 from hermes_cli.hardware.selection import device_names, reserve_bytes
 from hermes_cli.models.attached import AttachedModel, attach
 from hermes_cli.models.owned import engine_choice, own
-from hermes_cli.models.planned import PlannedModel, ServableModel, fit_all, planned
+from hermes_cli.models.planned import ServableModel, fit_all, planned
 from hermes_cli.models.resolve import DRAFT_OFF, ModelRequest, resolve
 from hermes_cli.planning.load_plan import LoadOverrides
 from hermes_cli.planning.recommend import RecommendOptions, recommendations, smallest_variant
@@ -64,9 +64,7 @@ def model_request(entry: ModelEntry, least_context: int = 0) -> ModelRequest:
             hint="leave one of them out.",
         )
     choice = engine_choice(entry.engine, entry.engine_command, entry.engine_args or (), entry.rpc)
-    plans_slots = (
-        choice is not None and choice.name != "llama-server"
-    )  # vLLM and SGLang take as many as there is room for
+    plans_slots = choice is not None and choice.name != "llama-server"  # vLLM and SGLang take as many as fit
     overrides = LoadOverrides(
         entry.context,
         entry.gpu_layers,
@@ -131,38 +129,51 @@ def plan_models(
         if least and not (isinstance(error, DoesNotFitError) and error.alternative):
             raise _no_agent(error, catalogue, machine) from None
         raise
-    options = EngineOptions(constraints=True, max_queue=settings.max_queue)
-    if prefix_bytes := _prefix_bytes(settings.prefix_cache):
-        keys = {key.name: _stands_for(key) for key in settings.keys}
-        folder = paths.cache_dir() / "prefixes"
-        options = replace(options, prefixes=folder, prefix_bytes=prefix_bytes, prefix_owners=keys)
+    options = _engine_options(settings)
     local = iter(zip(models, plans, strict=True))
-    served_models = tuple(
-        hosted(entry)
-        if entry.upstream and hosted
-        else _attached(entry, request, catalogue, note)
-        if request.engine_url
-        else _owned(entry, request, catalogue)
-        if request.engine
-        else _local(entry, planned(*next(local), catalogue, note, options))
-        for entry, request in zip(settings.models, requests, strict=True)
-    )
+
+    def served(entry: ModelEntry, request: ModelRequest) -> ServedModel:
+        if entry.upstream and hosted:
+            return hosted(entry)
+        if request.engine_url:
+            return _attached(entry, request, catalogue, note)
+        if request.engine:
+            return _owned(entry, request, catalogue)
+        model = planned(*next(local), catalogue, note, options)
+        return _from_file(entry, model, model.path)
+
+    served_models = tuple(map(served, settings.models, requests))
     attached = Counter(request.engine_url for request in requests if request.engine_url)
     if several := [url for url, count in attached.items() if count > 1]:
         raise UsageError(
             f"{several[0]} would have two models, and an engine has one.",
             hint="give each its own `engine_url` in the file: models: [{model: …, engine_url: …}]",
         )
+    _check_names(served_models)
+    return served_models
+
+
+def _check_names(models: Sequence[ServedModel]) -> None:
+    """Raise UsageError if two models have the same name."""
     owners: dict[str, ServedModel] = {}
-    for served_model in served_models:
-        for name in {served_model.name, *served_model.aliases}:
-            owner = owners.setdefault(name.casefold(), served_model)
-            if owner is not served_model:
+    for model in models:
+        for name in {model.name, *model.aliases}:
+            owner = owners.setdefault(name.casefold(), model)
+            if owner is not model:
                 raise UsageError(
-                    f"{name} would stand for both {owner.model.file_name} and {served_model.model.file_name}.",
+                    f"{name} would stand for both {owner.model.file_name} and {model.model.file_name}.",
                     hint="give one of them another name in the file: models: [{model: …, name: …}]",
                 )
-    return served_models
+
+
+def _engine_options(settings: ServerSettings) -> EngineOptions:
+    """Return the options of engines of this program."""
+    options = EngineOptions(constraints=True, max_queue=settings.max_queue)
+    if prefix_bytes := _prefix_bytes(settings.prefix_cache):
+        keys = {key.name: _stands_for(key) for key in settings.keys}
+        folder = paths.cache_dir() / "prefixes"
+        options = replace(options, prefixes=folder, prefix_bytes=prefix_bytes, prefix_owners=keys)
+    return options
 
 
 def _stands_for(key: Key) -> str:
@@ -215,14 +226,12 @@ def _owned(entry: ModelEntry, request: ModelRequest, catalogue: Catalogue) -> Se
         )
     if model.path is None:
         return served_model(entry, model, 0, int(time.time()))
-    status = model.path.stat()
-    quantization = quantization_in_file_name(model.path.name) or read_header(model.path).file_type
-    return served_model(entry, model, status.st_size, int(status.st_mtime), quantization)
+    return _from_file(entry, model, model.path)
 
 
-def _local(entry: ModelEntry, model: PlannedModel) -> ServedModel:
-    status = model.path.stat()
-    quantization = quantization_in_file_name(model.path.name) or read_header(model.path).file_type
+def _from_file(entry: ModelEntry, model: ServableModel, path: Path) -> ServedModel:
+    status = path.stat()
+    quantization = quantization_in_file_name(path.name) or read_header(path).file_type
     return served_model(entry, model, status.st_size, int(status.st_mtime), quantization)
 
 

@@ -6,7 +6,6 @@ checked by its type, and an error names its source.
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 import sys
@@ -20,7 +19,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from hermes_cli import paths
-from hermes_cli.errors import NotFoundError, UsageError
+from hermes_cli.errors import NotFoundError, UsageError, did_you_mean
 from hermes_cli.gguf.types import KvType
 from hermes_cli.planning.memory import Pooling
 
@@ -248,8 +247,7 @@ def from_document(document: object, place: str) -> dict[str, SettingValue]:
         raise UsageError(f"{place} is not a list of settings.", hint="write lines like this one: port: 8080")
     for key in document:
         if key not in _TYPES:
-            near = difflib.get_close_matches(str(key), _TYPES, 1)
-            hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(_TYPES)}"
+            hint = did_you_mean(str(key), _TYPES, f"there are: {', '.join(_TYPES)}")
             raise UsageError(f"{place}: there is no setting {key}.", hint=hint)
     return {key: SettingValue(value, place) for key, value in document.items()}
 

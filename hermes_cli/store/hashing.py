@@ -73,13 +73,19 @@ class BoundedQueue(Generic[Item]):
 
 def hash_for(file: RemoteFile) -> HASH:
     """Return the hash that a file's ETag is: SHA-256, or for small files git's (SHA-1 with a header)."""
-    return hashlib.sha256() if file.sha256 else hashlib.sha1(b"blob %d\0" % file.size, usedforsecurity=False)
+    return hashlib.sha256() if file.sha256 else _git_hash(file.size)
 
 
 def git_hash_of(path: Path) -> str:
     """Return the hash by which git, and so the Hub, knows a small file; it is read as a whole."""
     content = path.read_bytes()
-    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+    digest = _git_hash(len(content))
+    digest.update(content)
+    return digest.hexdigest()
+
+
+def _git_hash(size: int) -> HASH:
+    return hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
 
 
 class BackgroundHasher:

@@ -119,7 +119,8 @@ def find_models(path: Path) -> Iterator[FoundModel | SkippedFile]:
         yield found
     else:
         raise NotFoundError(
-            f"there is nothing at {path}.", hint="give the path of a file or folder, or say ollama or lmstudio."
+            f"there is nothing at {path}.",
+            hint="give the path of a file or folder; or ollama or lmstudio.",
         )
 
 

@@ -12,7 +12,7 @@ import time
 import webbrowser
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -61,21 +61,19 @@ class Questions:
             yield
         finally:
             self._is_open = False
-            with _until_empty(self._waiting) as left:
-                for question in left:
-                    question.answer.cancel()
+            for question in _drained(self._waiting):
+                question.answer.cancel()
 
     def answer_all(self) -> float:
         """Ask the user what waits; return the seconds that this took."""
         began = time.monotonic()
-        with _until_empty(self._waiting) as questions:
-            for question in questions:
-                result = ElicitResult(action="cancel")  # Ctrl-C ends the question, and the call
-                try:
-                    result = self._asked(question.server, question.params)
-                finally:
-                    if question.answer.set_running_or_notify_cancel():
-                        question.answer.set_result(result)
+        for question in _drained(self._waiting):
+            result = ElicitResult(action="cancel")  # Ctrl-C ends the question, and the call
+            try:
+                result = self._asked(question.server, question.params)
+            finally:
+                if question.answer.set_running_or_notify_cancel():
+                    question.answer.set_result(result)
         return time.monotonic() - began
 
     def _asked(self, server: str, params: ElicitRequestParams) -> ElicitResult:
@@ -135,16 +133,11 @@ class Questions:
         return self._ask(question).strip()
 
 
-@contextmanager
-def _until_empty(queue: SimpleQueue[_Question]) -> Iterator[Iterator[_Question]]:
-    def items() -> Iterator[_Question]:
+def _drained(queue: SimpleQueue[_Question]) -> Iterator[_Question]:
+    """Yield what waits in a queue, until it is empty."""
+    with suppress(Empty):
         while True:
-            try:
-                yield queue.get_nowait()
-            except Empty:
-                return
-
-    yield items()
+            yield queue.get_nowait()
 
 
 def _fields(params: ElicitRequestFormParams) -> dict[str, dict[str, Any]] | None:

@@ -135,6 +135,14 @@ def test_a_chat_goes_to_the_service_and_nowhere_else(hermes: RunHermes, proxy: t
     assert not any(b"sk-secret" in request for request in asked)
 
 
+def test_a_service_goes_before_the_model_of_the_settings(hermes: RunHermes, proxy: tuple[int, list[bytes]]) -> None:
+    port, asked = proxy
+    env = {"HTTPS_PROXY": f"http://127.0.0.1:{port}", "OPENROUTER_API_KEY": "sk-secret", "NO_PROXY": ""}
+    assert hermes("config", "set", "model", "demo").returncode == 0
+    assert hermes("chat", "openrouter:hermes-4-405b", "hi", env=env).returncode == ExitCode.NETWORK
+    assert asked
+
+
 def test_a_service_excludes_other_places(hermes: RunHermes) -> None:
     done = hermes("chat", "openrouter:hermes-4-405b", "hi", "--engine", "llama-server")
     assert done.returncode == ExitCode.USAGE

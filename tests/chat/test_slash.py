@@ -77,6 +77,17 @@ def test_every_command_is_in_the_help(tmp_path: Path) -> None:
             assert f"{one.name} {one.usage}".strip() in shown(here)
 
 
+@pytest.mark.parametrize("columns", [24, 40])
+def test_the_help_breaks_between_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    with scene(tmp_path) as here:
+        run(here, "/help")
+        lines = [line for line in shown(here).splitlines() if line.startswith("    ")]
+        assert all(len(line) <= columns for line in lines)
+        text = " ".join(" ".join(lines).split())
+        assert all(one.summary in text for one in COMMANDS.values())
+
+
 def test_a_new_conversation_keeps_the_old_one(tmp_path: Path) -> None:
     with scene(tmp_path) as here:
         handle_line(here, "/set temperature 0.2")

@@ -323,7 +323,7 @@ def test_import_of_a_known_file(library: Library, demo: bytes, monkeypatch: pyte
     [
         ("nothing.gguf", 3, "there is nothing at nothing.gguf"),
         ("home", 3, "there is no GGUF file in home"),
-        ("ollama", 3, "there is nothing at"),
+        ("ollama", 3, "there are no models of ollama here"),
         ("bad.gguf", 6, "is not a GGUF file"),
     ],
 )

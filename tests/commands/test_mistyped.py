@@ -33,10 +33,33 @@ from hermes_cli.errors import ExitCode, HermesError
         ("chat demo -- --temp", "chat demo -- --temp"),
         ("chat -c", "chat -c"),
         ("pull hermes-3:8b", "pull hermes-3:8b"),
+        ("chat -hf someone/Some-GGUF hi", "chat -m someone/Some-GGUF hi"),
+        ("serve -hf someone/Some-GGUF -c 8192", "serve someone/Some-GGUF --context 8192"),
+        ("plan -m demo -c 8k", "plan demo --context 8k"),
+        ("chat demo -n 5 -s 1 --top_p=0.9 hi", "chat demo --max-tokens 5 --seed 1 --top-p=0.9 hi"),
+        ("chat demo -- --top_p -n", "chat demo -- --top_p -n"),
+        ("list --local", "list --installed"),
+        ("recommend --cpu --ram 8G", "recommend --cpu-only --ram 8G"),
     ],
 )
 def test_words_of_other_programs_are_understood(typed: str, meant: str) -> None:
     assert understood(typed.split()) == meant.split()
+
+
+@pytest.mark.parametrize(
+    ("typed", "value", "rest"),
+    [
+        ("recommend --gpu RTX 4090", "RTX 4090", []),
+        ("recommend --gpu 2xRTX 3090 --users 4", "2xRTX 3090", ["--users", "4"]),
+        ("plan --gpu RTX 4060 Ti 16GB hermes-3:8b", "RTX 4060 Ti 16GB", ["hermes-3:8b"]),
+        ("plan --gpu AMD Radeon RX 7900 XTX ./m.gguf", "AMD Radeon RX 7900 XTX", ["./m.gguf"]),
+        ("plan --gpu 4090 hermes-3:8b", "4090", ["hermes-3:8b"]),
+        ("recommend --vram 24 GB", "24 GB", []),
+        ("recommend --ram 64 hermes-3:8b", "64", ["hermes-3:8b"]),
+    ],
+)
+def test_a_value_of_several_words_needs_no_quotes(typed: str, value: str, rest: list[str]) -> None:
+    assert understood(typed.split())[2:] == [value, *rest]
 
 
 def test_a_question_alone_is_asked() -> None:
@@ -48,6 +71,16 @@ def test_a_question_alone_is_asked() -> None:
     [
         (["logs"], "hermes has no command logs", "hermes ps shows"),
         (["update"], "no command update", "hermes catalog refresh"),
+        (["server", "start"], "no command server", "hermes serve NAME --background"),
+        (["load", "demo"], "no command load", "hermes chat NAME"),
+        (["chat", "-i", "demo"], "no option -i", "without a prompt you stay"),
+        (["serve", "demo", "-fa", "on"], "no option --flash-attn", "on by itself"),
+        (["plan", "hermes-3:8b", "--quant", "Q8_0"], "no option --quant", "a part of the name"),
+        (["chat", "demo", "--no-gpu", "hi"], "no option --cpu-only", "--gpu-layers 0"),
+        (["recommend", "--gpu", "none"], "none is the name of no GPU", "--cpu-only"),
+        (["connect", "vscode"], "does not know vscode itself", "hermes connect continue"),
+        (["config", "set", "num-ctx", "8192"], "no setting num_ctx", "did you mean context?"),
+        (["config", "set", "temp", "0.2"], "no setting temp", "did you mean temperature?"),
         (["lsit"], "no command lsit", "did you mean hermes list?"),
         (["hermes3"], "no command hermes3", "if it is a model: hermes chat hermes3"),
         (["sessions", "shw"], "hermes sessions has no command shw", "did you mean hermes sessions show?"),

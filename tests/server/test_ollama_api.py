@@ -282,7 +282,7 @@ def test_hermes_agent_finds_ollama_and_then_the_right_context(rig: House) -> Non
         ("/api/chat", {"messages": ASKED, "options": {"top_p": 7}}, "options.top_p is 7"),
         ("/api/chat", {"messages": ASKED, "format": "yaml"}, "format is 'yaml'"),
         ("/api/chat", {"messages": ASKED, "format": {"type": 5}}, "format"),
-        ("/api/chat", {"messages": ASKED, "think": "a lot"}, "think is 'a lot'"),
+        ("/api/chat", {"messages": ASKED, "think": "a lot"}, 'think is "a lot"'),
         ("/api/chat", {"messages": ASKED, "keep_alive": "soon"}, "keep_alive is no duration"),
         ("/api/chat", {"messages": ASKED, "top_logprobs": 21}, "top_logprobs"),
         ("/api/generate", {"prompt": "Hi", "context": [1]}, "context is not supported"),

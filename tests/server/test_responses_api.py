@@ -18,7 +18,8 @@ from turns import cut
 from hermes_cli.engine.protocol import Done, Logprob, TextEvent, TokenLogprobs
 from hermes_cli.errors import EngineDiedError, QueueFullError
 from hermes_cli.server.openai.requests import ResponseRequest
-from hermes_cli.server.openai.responses import REFUSED, ResponseStore
+from hermes_cli.server.openai.response_store import ResponseStore
+from hermes_cli.server.openai.responses import REFUSED
 from hermes_cli.server.settings import Key, ServerSettings
 
 TOOL = {"type": "function", "name": "get_weather", "parameters": PARAMETERS, "strict": True}

@@ -24,7 +24,7 @@ from conftest import HANG, REPOSITORY, RunHermes, clean_environment, eventually
 
 from hermes_cli.errors import ExitCode, HermesError, NetworkError, NotFoundError
 from hermes_cli.prompting.messages import ToolCall
-from hermes_cli.tools import mcp_client, mcp_stdio
+from hermes_cli.tools import mcp_client, mcp_connection, mcp_stdio
 from hermes_cli.tools.config import ChatFile, McpAddress, McpCommand, McpServer, chosen_servers
 from hermes_cli.tools.mcp_client import McpServers
 from hermes_cli.tools.toolbox import Consent, Toolbox
@@ -217,7 +217,7 @@ def test_ctrl_c_before_the_wait_for_a_call_has_begun(
 
 
 def test_a_server_that_does_not_stop_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mcp_client, "LIST_TIMEOUT", 0.5)
+    monkeypatch.setattr(mcp_connection, "LIST_TIMEOUT", 0.5)
     file, before = tmp_path / "state", children()
     warned: list[str] = []
     with connected(plain([{"name": "block"}, {"name": "echo"}]), warned=warned) as toolbox:
@@ -589,3 +589,15 @@ def test_a_call_that_nobody_can_allow_ends_the_chat_and_its_servers(tmp_path: Pa
     assert 'get_weather(city="Tokyo")' in done.stderr
     assert "--allow" in done.stderr
     assert not [one for one in psutil.process_iter(["cmdline"]) if str(tmp_path) in str(one.info["cmdline"])]
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["[" + "[]," * 150_000 + "1]", "[" + ",".join(['{"type": "text", "text": "a"}'] * 20_000) + "]"],
+    ids=["values", "parts"],
+)
+def test_a_flood_of_values_ends_the_connection(content: str) -> None:
+    with connected(plain([{"name": "one"}])) as toolbox:
+        result = toolbox.run(ToolCall("one", {"content": json.loads(content)}))
+        assert "it sent a message of too many values" in json.loads(result.text)["error"]
+        assert toolbox.run(ToolCall("one", {"content": [{"type": "text", "text": "hi"}]})).text == "hi"

@@ -71,7 +71,7 @@ def find_session(folder: Path, name: str) -> SessionInfo:
 
     by_any_name = {key: other for other in names for key in (other, without_date(other))}
     close = dict.fromkeys(by_any_name[key] for key in difflib.get_close_matches(name, by_any_name, MAX_LISTED))
-    hint = f"did you mean {', '.join(close)}?" if close else "see what is saved: hermes sessions."
+    hint = f"did you mean {', '.join(close)}?" if close else "see what is saved: hermes sessions, or /list in a chat."
     raise NotFoundError(f"there is no session {name}.", hint=hint)
 
 

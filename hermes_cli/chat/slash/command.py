@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hermes_cli.errors import UsageError
+from hermes_cli.layout import wrap
 
 if TYPE_CHECKING:
     from hermes_cli.chat.repl import ReplContext
@@ -71,9 +72,11 @@ def _help(context: ReplContext, _argument: str) -> None:
 def _print_columns(context: ReplContext, rows: Sequence[tuple[str, str]]) -> None:
     """Print two columns side by side if they fit, else one below the other."""
     left_width = max(len(left) for left, _ in rows) + 2
-    fits = left_width + max(len(right) for _, right in rows) <= shutil.get_terminal_size().columns
+    columns = shutil.get_terminal_size().columns
+    fits = left_width + max(len(right) for _, right in rows) <= columns
     for left, right in rows:
-        context.print(f"{left:{left_width}}{right}" if fits else f"{left}\n    {right}")
+        below = "\n".join(wrap(f"    {right}", columns))
+        context.print(f"{left:{left_width}}{right}" if fits else f"{left}\n{below}")
 
 
 def run_command(context: ReplContext, line: str) -> None:

@@ -1,4 +1,4 @@
-"""Which kind of engine listens at an address."""
+"""Detection of the kind of engine that listens at an address."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ class _Sequence:
 
 @dataclass
 class _Progress:
-    """What one request has generated, over all its completions, and when."""
+    """The text and tokens that one request has generated, over all its completions, and when."""
 
     sequence: _Sequence
     started: float

@@ -1,4 +1,4 @@
-"""What the log of an engine tells: how far a start is, and why it failed.
+"""Reading the log of an engine: how far a start is, and why it failed.
 
 The last line of a failed start is seldom the reason. vLLM ends with "Engine core initialization failed. See root cause
 above", llama-server with "exiting due to model loading error".

@@ -42,7 +42,7 @@ _TOO_LONG = (
 
 @dataclass(frozen=True)
 class EngineAddress:
-    """Where an engine listens: the URL that its routes are appended to, and the socket file where it has one."""
+    """The address of an engine: the URL that its routes are appended to, and the socket file where it has one."""
 
     url: str
     socket: str = ""

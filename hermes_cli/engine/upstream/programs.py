@@ -1,4 +1,4 @@
-"""Where the program of an engine comes from: what is typed, the environment, PATH, or an environment made by hermes.
+"""The program of an engine and its source: what is typed, the environment, PATH, or an environment made by hermes.
 
 None of these engines is a dependency: vLLM alone has several GB. `hermes engine install` makes an environment for one
 in the data folder, with a record that is written last.

@@ -18,7 +18,7 @@ from hermes_cli.generation import CallArguments, CallStarted, Reasoning
 from hermes_cli.prompting.normalize import repaired
 from hermes_cli.server.choice_stream import ContentDelta, Delta, stream_turn
 from hermes_cli.server.errors import Problem
-from hermes_cli.server.ollama.requests import parse_chat_request, parse_prompt_request, served_name
+from hermes_cli.server.ollama.requests import ollama_route, parse_chat_request, parse_prompt_request, served_name
 from hermes_cli.server.ollama.schemas import (
     NANOSECONDS,
     OllamaCall,
@@ -35,7 +35,6 @@ from hermes_cli.server.openai.objects import ChatLogprob, chat_logprobs
 from hermes_cli.server.parsed_request import ParsedRequest, parse_keep_alive
 from hermes_cli.server.pool import Pool, ReadyModel
 from hermes_cli.server.request_stats import current_warnings, warn
-from hermes_cli.server.routing import ApiRoute
 from hermes_cli.server.streaming_reply import StreamingReply, encode, json_reply
 
 LINES = b"application/x-ndjson"
@@ -205,24 +204,6 @@ def error_line(error: Problem) -> bytes:
 
 
 ROUTES = [
-    ApiRoute(
-        "POST",
-        "/api/chat",
-        chat,
-        tag="Ollama",
-        body=OllamaChatRequest,
-        reply=OllamaReply,
-        stream=OllamaReply,
-        any_media_type=True,
-    ),
-    ApiRoute(
-        "POST",
-        "/api/generate",
-        generate,
-        tag="Ollama",
-        body=OllamaPromptRequest,
-        reply=OllamaReply,
-        stream=OllamaReply,
-        any_media_type=True,
-    ),
+    ollama_route("POST", "/api/chat", chat, body=OllamaChatRequest, reply=OllamaReply, stream=OllamaReply),
+    ollama_route("POST", "/api/generate", generate, body=OllamaPromptRequest, reply=OllamaReply, stream=OllamaReply),
 ]

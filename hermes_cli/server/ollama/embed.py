@@ -13,13 +13,12 @@ from starlette.responses import Response
 from hermes_cli.engine.request import EmbeddingRequest
 from hermes_cli.errors import HermesError
 from hermes_cli.server.errors import Problem, problem
-from hermes_cli.server.ollama.requests import LOADING, served_name
+from hermes_cli.server.ollama.requests import LOADING, ollama_route, served_name
 from hermes_cli.server.ollama.schemas import ANY_OBJECT, NANOSECONDS, OllamaEmbeddings, OllamaEmbedRequest
 from hermes_cli.server.openai.embeddings import embed, floats, inputs
 from hermes_cli.server.parsed_request import parse_keep_alive
 from hermes_cli.server.pool import Pool
 from hermes_cli.server.request_stats import MOST_WARNINGS, aside, current_warnings, warn
-from hermes_cli.server.routing import ApiRoute
 from hermes_cli.server.streaming_reply import StreamingReply, encode
 from hermes_cli.threads import in_turn
 
@@ -87,22 +86,6 @@ def _problem(error: HermesError, field: str) -> Problem:
 
 
 ROUTES = [
-    ApiRoute(
-        "POST",
-        "/api/embed",
-        embed_texts,
-        tag="Ollama",
-        body=OllamaEmbedRequest,
-        reply=OllamaEmbeddings,
-        any_media_type=True,
-    ),
-    ApiRoute(
-        "POST",
-        "/api/embeddings",
-        embed_prompt,
-        tag="Ollama",
-        body=OllamaEmbedRequest,
-        reply=ANY_OBJECT,
-        any_media_type=True,
-    ),
+    ollama_route("POST", "/api/embed", embed_texts, body=OllamaEmbedRequest, reply=OllamaEmbeddings),
+    ollama_route("POST", "/api/embeddings", embed_prompt, body=OllamaEmbedRequest, reply=ANY_OBJECT),
 ]

@@ -25,12 +25,11 @@ from hermes_cli.hardware.probe import probe
 from hermes_cli.models.pull_target import pull_target
 from hermes_cli.server.errors import RefusedError, problem
 from hermes_cli.server.ollama.chat import LINES, error_line
-from hermes_cli.server.ollama.requests import served_name
+from hermes_cli.server.ollama.requests import ollama_route, served_name
 from hermes_cli.server.ollama.schemas import NamedModel
 from hermes_cli.server.openai.requests import Flag as BooleanField
 from hermes_cli.server.openai.requests import LenientModel, Text
 from hermes_cli.server.pool import Pool
-from hermes_cli.server.routing import ApiRoute
 from hermes_cli.server.served_models import ServedModel, plan_models
 from hermes_cli.server.settings import ServerSettings
 from hermes_cli.server.streaming_reply import StreamingReply, encode
@@ -232,16 +231,7 @@ def _installed(path: Path) -> list[InstalledModel]:
 
 
 ROUTES = [
-    ApiRoute(
-        "POST",
-        "/api/pull",
-        pull,
-        tag="Ollama",
-        body=PullRequest,
-        reply=PullProgress,
-        stream=PullProgress,
-        any_media_type=True,
-    ),
-    ApiRoute("POST", "/api/copy", copy, tag="Ollama", body=CopyRequest, any_media_type=True),
-    ApiRoute("DELETE", "/api/delete", delete, tag="Ollama", body=NamedModel, any_media_type=True),
+    ollama_route("POST", "/api/pull", pull, body=PullRequest, reply=PullProgress, stream=PullProgress),
+    ollama_route("POST", "/api/copy", copy, body=CopyRequest),
+    ollama_route("DELETE", "/api/delete", delete, body=NamedModel),
 ]

@@ -15,7 +15,7 @@ from starlette.responses import PlainTextResponse, Response
 import hermes_cli
 from hermes_cli.errors import HermesError, UsageError
 from hermes_cli.gguf.shards import read_model
-from hermes_cli.server.ollama.requests import served_name
+from hermes_cli.server.ollama.requests import ollama_route, served_name
 from hermes_cli.server.ollama.schemas import ANY_OBJECT, API_VERSION, NamedModel, timestamp
 from hermes_cli.server.pool import Pool
 from hermes_cli.server.routing import ApiRoute
@@ -182,12 +182,12 @@ def _short(number: int) -> str:
 ROUTES = [
     ApiRoute("GET", "/", running, public=True),
     ApiRoute("HEAD", "/", running, public=True),
-    ApiRoute("GET", "/api/version", version, tag="Ollama", reply=ANY_OBJECT),
+    ollama_route("GET", "/api/version", version, reply=ANY_OBJECT),
     ApiRoute("HEAD", "/api/version", version),
-    ApiRoute("GET", "/api/tags", tags, tag="Ollama", reply=ANY_OBJECT),
+    ollama_route("GET", "/api/tags", tags, reply=ANY_OBJECT),
     ApiRoute("HEAD", "/api/tags", tags),
-    ApiRoute("GET", "/api/ps", ps, tag="Ollama", reply=ANY_OBJECT),
-    ApiRoute("POST", "/api/show", show, tag="Ollama", body=NamedModel, reply=ANY_OBJECT, any_media_type=True),
+    ollama_route("GET", "/api/ps", ps, reply=ANY_OBJECT),
+    ollama_route("POST", "/api/show", show, body=NamedModel, reply=ANY_OBJECT),
     ApiRoute("POST", "/api/create", refuse),
     ApiRoute("POST", "/api/push", refuse),
     ApiRoute("POST", "/api/blobs/{digest}", refuse),

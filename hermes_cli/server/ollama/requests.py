@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -14,7 +15,9 @@ from hermes_cli.server.openai.requests import ChatRequest, CompletionRequest
 from hermes_cli.server.parsed_request import ChatMessages, FieldNames, ParsedRequest, parse_chat
 from hermes_cli.server.pool import Pool
 from hermes_cli.server.request_stats import MOST_WARNINGS, aside, warn
+from hermes_cli.server.routing import ApiRoute
 
+ollama_route = partial(ApiRoute, tag="Ollama", any_media_type=True)
 LATEST = ":latest"  # the tag that Ollama adds to names without one
 # Options of loading a model: the server's settings decide about them.
 LOADING = frozenset(

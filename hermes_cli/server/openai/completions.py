@@ -106,8 +106,9 @@ async def generation_requests(parsed: ParsedRequest, model: ReadyModel) -> list[
         prompts = [await _fill_in(model, prompt, parsed.suffix) for prompt in parsed.prompts]
         parsed = replace(parsed, prompts=tuple(prompts))
     begin = model.info.bos or model.info.eos  # what a text begins with, where nothing stands before it
-    parsed = replace(parsed, prompts=tuple((begin,) if prompt == ("",) else prompt for prompt in parsed.prompts))
-    parsed = replace(parsed, prompts=tuple([await _joined(model.chat_model.engine, each) for each in parsed.prompts]))
+    engine = model.chat_model.engine
+    prompts = [(begin,) if prompt == ("",) else await _joined(engine, prompt) for prompt in parsed.prompts]
+    parsed = replace(parsed, prompts=tuple(prompts))
     vocabulary = model.info.vocabulary
     for token in (token for prompt in parsed.prompts for token in prompt):
         if isinstance(token, int) and not 0 <= token < vocabulary:
