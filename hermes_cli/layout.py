@@ -67,7 +67,7 @@ def _unbroken(command: str, width: int) -> str:
 
 @dataclass(frozen=True)
 class Table:
-    """What a table says, and how its columns give way on a narrow terminal.
+    """A table of text, and the order in which its columns give way on a narrow terminal.
 
     Attributes:
         titles, rows: as many cells in each row as there are titles.

@@ -13,12 +13,13 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 from hermes_cli.platforms import child_python
 
 # Seconds. The MCP specification, "Lifecycle", section "Shutdown": close its input, wait, then SIGTERM, then SIGKILL.
 EXIT_TIMEOUT, TERMINATE_TIMEOUT = 2.0, 1.0
-START_TOLERANCE = 2.0  # seconds by which two readings of a start time may differ: clocks are set meanwhile
+START_TOLERANCE = 2.0  # by which two readings of a start may differ: clocks are set meanwhile, but on Linux
 _POLL = 0.05
 
 _GUARD = f"""
@@ -67,13 +68,18 @@ class ProcessGuard:
 
 
 def started_at(pid: int) -> float | None:
-    """Return when a process started, in seconds since 1970; None if it is gone."""
-    import psutil  # noqa: PLC0415 - 15 ms, only where groups are looked at
+    """Return when a process started, None if it is gone; a later one may have its number.
 
-    try:
+    On Linux in ticks since the machine started, which a set clock does not move; elsewhere in seconds since 1970.
+    """
+    import psutil  # noqa: PLC0415 - 15 ms, only where processes are looked at
+
+    with suppress(psutil.Error, OSError):  # on Windows some calls for an ended process raise the bare OSError
+        stat = Path(f"/proc/{pid}/stat")
+        if stat.exists():
+            return float(stat.read_bytes().rpartition(b")")[2].split()[19])
         return float(psutil.Process(pid).create_time())
-    except psutil.Error:
-        return None
+    return None
 
 
 def members(group: int, started: float) -> list[int]:
@@ -87,8 +93,8 @@ def members(group: int, started: float) -> list[int]:
     for pid in psutil.pids():
         with suppress(psutil.Error, OSError):
             if os.getpgid(pid) == group and os.getsid(pid) == group:
-                process = psutil.Process(pid)
-                if process.status() != psutil.STATUS_ZOMBIE and process.create_time() >= started - START_TOLERANCE:
+                is_alive = psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+                if is_alive and (started_at(pid) or 0) >= started - START_TOLERANCE:
                     found.append(pid)
     return found
 

@@ -6,10 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from hermes_cli.catalog.file_names import sibling_names
+from hermes_cli.errors import NotFoundError
 
 if TYPE_CHECKING:
     from hermes_cli.catalog.models import CatalogModel, Catalogue, GgufFile, Repository, SizeSource
+    from hermes_cli.catalog.names import CatalogueReference
 
 
 @dataclass(frozen=True)
@@ -124,3 +128,23 @@ def preferred_variants(model: CatalogModel) -> list[Variant]:
     for variant in sorted(variants(model), key=lambda variant: variant.entry.inferred):
         chosen.setdefault(variant.quantization, variant)
     return sorted(chosen.values(), key=lambda variant: -(variant.bytes or 0))
+
+
+def only_named(wanted: CatalogueReference) -> CatalogModel:
+    """Return the model that a name means, with no files but those that the name says.
+
+    Raises:
+        NotFoundError: it has no such quantization.
+    """
+    model = wanted.model
+    if wanted.quantization and not matching_variants(model, quantization=wanted.quantization):
+        hint = f"see what there is: hermes show {model.short}"
+        raise NotFoundError(f"no {wanted.quantization} of {model.short} is known.", hint=hint)
+    repositories = [repository for repository in model.gguf if wanted.repository in {None, repository.repo}]
+    if wanted.quantization:
+        name = wanted.quantization
+        repositories = [
+            replace(each, quantizations={name: each.quantizations[name]} if name in each.quantizations else {})
+            for each in repositories
+        ]
+    return replace(model, gguf=tuple(repositories))

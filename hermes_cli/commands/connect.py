@@ -131,7 +131,10 @@ def _connection(url: str | None, key: str | None, model: str | None) -> Connecti
     listed = fetch_json(root, "/v1/models", key)
     if listed is None:
         if needs_key and not key:
-            raise UsageError(f"{root} does not answer without a key.", hint="give it: --key KEY; or check the address.")
+            raise UsageError(
+                f"{root} does not answer, or not without a key.",
+                hint="check the address, and that the server is running; if it wants a key: --key KEY",
+            )
         raise NetworkError(f"{root} does not answer, or not with this key.", hint="check it with hermes ps.")
     models = {known: entry for entry in listed["data"] for known in (entry["id"], *entry.get("aliases", ()))}
     chosen = models.get(model or listed["data"][0]["id"])

@@ -1,4 +1,4 @@
-"""What `hermes recommend` says where another engine than llama.cpp is the answer."""
+"""The part of `hermes recommend` about another engine than llama.cpp, where one is the answer."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from hermes_cli.commands.speeds import duration, per_second, speed_document, two_digits
-from hermes_cli.planning.launch_plan import TITLES
+from hermes_cli.planning.launch_plan import ENGINE_TITLES
 from hermes_cli.planning.recommend import gpus_used
 from hermes_cli.units import GB, counted, gigabytes
 
@@ -28,7 +28,7 @@ def show_engine_pick(
 ) -> None:
     """Show the pick on another engine, why it is one, and how to get there; `instead` is llama.cpp's."""
     plan, weights = pick.launch.plan, pick.weights
-    engine, gpu = TITLES[plan.engine], pick.launch.gpus[0].name
+    engine, gpu = ENGINE_TITLES[plan.engine], pick.launch.gpus[0].name
     where = f"{plan.gpus} x {gpu}" if plan.gpus > 1 else gpu
     at_once = f", {counted(plan.data, 'replica')}" if plan.data > 1 else ""
     shared = (

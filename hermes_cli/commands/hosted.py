@@ -97,7 +97,7 @@ class HostedModel(AttachedModel):
 
 @dataclass(frozen=True)
 class HostedTurn:
-    """What a service is asked for, in the place of a request for tokens."""
+    """A turn for a service, in the place of a request for tokens."""
 
     turn: TurnRequest
     options: ChatOptions
@@ -167,7 +167,7 @@ class HostedEngine:
 
 @dataclass(frozen=True)
 class ServiceFormat:
-    """What stands for the prompt format of a model that no catalogue knows: the service may do everything."""
+    """Stand-in for the prompt format of a model that no catalogue knows: the service may do everything."""
 
     takes_tools: bool = True
     reasons: bool = True

@@ -1,4 +1,4 @@
-"""What people type who know other programs: understood where its meaning is clear, else answered with what to type.
+"""Words of other programs on the command line: understood where the meaning is clear, else answered with what to type.
 
 The words are those of Ollama, llama.cpp, pip, git and the like. Typer's own errors are told in our voice as well.
 """
@@ -73,6 +73,13 @@ ANSWERS = {
     "cp": "make links for another program: hermes export NAME --to DIR",
     "quantize": "all published quantizations: hermes show NAME; your own: llama.cpp's llama-quantize",
     "convert": "llama.cpp's convert_hf_to_gguf.py makes a GGUF file; then: hermes chat ./model.gguf",
+}
+# The next step after a word that is no command of another command.
+SUBCOMMAND_ANSWERS = {
+    "service": "install one: hermes service install NAME",
+    "engine": "use one that is here: hermes chat NAME --engine vllm, or hermes serve NAME --engine vllm",
+    "sessions": "show one: hermes sessions show NAME; go on with one: hermes chat --resume NAME",
+    "config": "set a value: hermes config set NAME VALUE; take a preset: hermes chat --preset NAME",
 }
 # Another program's option: ours, with its value.
 OPTIONS = {
@@ -313,7 +320,7 @@ def _unknown_command(name: str, commands: Sequence[str], path: str, *, is_root: 
         return NotFoundError(f"{path} has no command {name}.", hint=ANSWERS[name])
     import difflib
 
-    near = difflib.get_close_matches(name, commands, n=2)
+    near = difflib.get_close_matches(name, commands, n=2, cutoff=0.6 if is_root else 0.7)
     if near:
         hint = f"did you mean {' or '.join(f'{path} {command}' for command in near)}?"
     elif is_root and not re.search(r"\w", name):
@@ -321,7 +328,7 @@ def _unknown_command(name: str, commands: Sequence[str], path: str, *, is_root: 
     elif is_root:
         hint = f"if it is a model: {path} chat {shlex.quote(name)}; all commands: {path} --help"
     else:
-        hint = f"see what there is: {path} --help"
+        hint = SUBCOMMAND_ANSWERS.get(path.rsplit(maxsplit=1)[-1], f"see what there is: {path} --help")
     return NotFoundError(f"{path} has no command {name[:80]}.", hint=hint)
 
 

@@ -10,7 +10,7 @@ import msgspec
 from hermes_cli.catalog.engine_weights import engine_weights
 from hermes_cli.catalog.models import CatalogModel, Catalogue, RecommendedSampling
 from hermes_cli.catalog.names import CatalogueReference
-from hermes_cli.catalog.variants import matching_variants, preferred_variants
+from hermes_cli.catalog.variants import matching_variants, only_named, preferred_variants
 from hermes_cli.commands.list import measures, model_summary, variant_document, weights_document, weights_rows
 from hermes_cli.commands.speeds import in_words
 from hermes_cli.console import Console, Voice
@@ -93,7 +93,6 @@ def show(wanted: CatalogueReference, catalogue: Catalogue, console: Console, *, 
 def _show_fit(wanted: CatalogueReference, catalogue: Catalogue, console: Console) -> None:
     """Say which of the files fits this machine best, how fast it is, and what to type."""
     from hermes_cli.commands.list import where_it_is
-    from hermes_cli.commands.recommend import models_named
     from hermes_cli.hardware.probe import probe
     from hermes_cli.planning.recommend import RecommendOptions, best_recommendation, smallest_variant
     from hermes_cli.store.benchmarks import speed_ratios
@@ -101,7 +100,7 @@ def _show_fit(wanted: CatalogueReference, catalogue: Catalogue, console: Console
     if not wanted.model.gguf:
         return
     machine = probe()
-    options = RecommendOptions(measured=speed_ratios(machine), only=models_named(wanted))
+    options = RecommendOptions(measured=speed_ratios(machine), only=(only_named(wanted),))
     best = best_recommendation(catalogue, machine, options)
     if best is None:
         needed = smallest_variant(catalogue, options)

@@ -13,7 +13,7 @@ from hermes_cli.commands.options import memory_in_use, one_line
 from hermes_cli.commands.speeds import per_second, speed_document, two_digits
 from hermes_cli.errors import HermesError, NotFoundError, UsageError
 from hermes_cli.planning.launch_files import FILE_KINDS, launch_file, shell_line
-from hermes_cli.planning.launch_plan import TITLES
+from hermes_cli.planning.launch_plan import ENGINE_TITLES
 from hermes_cli.planning.launch_planner import Launch, best_launch, plan_launch
 from hermes_cli.planning.launch_speed import batch_speed
 from hermes_cli.planning.speed import PROMPTS
@@ -116,7 +116,7 @@ def _plan(name: str, catalogue: Catalogue, machine: Machine, options: LaunchOpti
     if isinstance(reference, CatalogueReference):
         if reference.quantization:
             raise UsageError(
-                f"{name} is a GGUF file, which {TITLES[options.engine]} is not planned with.",
+                f"{name} is a GGUF file, which {ENGINE_TITLES[options.engine]} is not planned with.",
                 hint=f"leave {reference.quantization} out, or name weights: {reference.model.short}@bf16",
             )
         return best_launch(reference.model, machine, options)
@@ -136,14 +136,14 @@ def _unlisted(reference: ModelReference, name: str, options: LaunchOptions) -> E
     if isinstance(reference, HubReference) and reference.quantization is reference.file is None:
         return weights_on_hub(reference.repo, WeightsReference(reference.repo).name)
     raise UsageError(
-        f"{name} is a GGUF file, which {TITLES[options.engine]} is not planned with.",
+        f"{name} is a GGUF file, which {ENGINE_TITLES[options.engine]} is not planned with.",
         hint="name a model of the catalogue, a folder of safetensors, or owner/repository@safetensors.",
     )
 
 
 def _show(launch: Launch, machine: Machine, console: Console) -> None:
     plan, weights, memory = launch.plan, launch.weights, launch.plan.memory
-    console.prose(f"{weights.name} from {weights.repo} ({gigabytes(weights.bytes)}) with {TITLES[plan.engine]}")
+    console.prose(f"{weights.name} from {weights.repo} ({gigabytes(weights.bytes)}) with {ENGINE_TITLES[plan.engine]}")
     nodes = f"{plan.nodes} nodes, each: " if plan.nodes > 1 else ""
     console.prose(f"{nodes}{one_line(machine)}", hanging="  ")
     console.text("\n")

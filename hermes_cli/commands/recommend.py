@@ -12,6 +12,7 @@ import typer
 from hermes_cli.catalog.load import load_catalogue
 from hermes_cli.catalog.models import CatalogModel, Catalogue
 from hermes_cli.catalog.names import CatalogueReference, ModelNames, WeightsReference
+from hermes_cli.catalog.variants import only_named
 from hermes_cli.commands.completing import models
 from hermes_cli.commands.list import is_here, where_it_is
 from hermes_cli.commands.options import (
@@ -32,7 +33,7 @@ from hermes_cli.commands.options import (
 )
 from hermes_cli.commands.speeds import duration, in_words, per_second, speed_document, two_digits
 from hermes_cli.console import Console
-from hermes_cli.errors import DoesNotFitError, NotFoundError, UsageError
+from hermes_cli.errors import DoesNotFitError, UsageError
 from hermes_cli.hardware.machine import Machine
 from hermes_cli.planning.best_placement import NEEDS
 from hermes_cli.planning.quality import Purpose
@@ -217,31 +218,7 @@ def _models(name: str, catalogue: Catalogue, machine: Machine, options: Recommen
         from hermes_cli.models.any_model import quantizations
 
         return quantizations(wanted, name, catalogue, machine, options)
-    return models_named(wanted)
-
-
-def models_named(wanted: CatalogueReference) -> tuple[CatalogModel, ...]:
-    """Return the model of the catalogue that a name means, with no files but those that it says."""
-    import msgspec
-
-    from hermes_cli.catalog.variants import matching_variants
-
-    if wanted.quantization and not matching_variants(wanted.model, quantization=wanted.quantization):
-        hint = f"see what there is: hermes show {wanted.model.short}"
-        raise NotFoundError(f"no {wanted.quantization} of {wanted.model.short} is known.", hint=hint)
-    kept = [
-        msgspec.structs.replace(
-            repository,
-            quantizations={
-                quantization: entry
-                for quantization, entry in repository.quantizations.items()
-                if wanted.quantization in {None, quantization}
-            },
-        )
-        for repository in wanted.model.gguf
-        if wanted.repository in {None, repository.repo}
-    ]
-    return (msgspec.structs.replace(wanted.model, gguf=tuple(kept)),)
+    return (only_named(wanted),)
 
 
 def _show_pick(pick: Recommendation, users: int, console: Console, *, alone: bool) -> None:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from hermes_cli.engine.request import EmbeddingRequest, GenerationRequest
 
 FinishReason = Literal["stop", "length", "tool_calls"]
+EngineState = Literal["unloaded", "loading", "ready", "dead", "closed"]
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ class SequenceState:
 class EngineStats:
     """Counters since the engine was made, across restarts, and its present state."""
 
-    state: Literal["unloaded", "loading", "ready", "dead", "closed"] = "unloaded"
+    state: EngineState = "unloaded"
     running: tuple[SequenceState, ...] = ()
     queued: int = 0
     cache_cells: int = 0

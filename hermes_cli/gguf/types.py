@@ -67,7 +67,7 @@ REMOVED_TYPES: dict[int, str] = {
     37: "IQ4_NL_4_8",
     38: "IQ4_NL_8_8",
 }
-UPGRADE = "pip install --upgrade hermes-llm llama-cpp-python"
+UPGRADE = "pip install --upgrade llama-cpp-python"
 BITNET_TYPE = 36  # bitnet.cpp has taken this number for its I2_S
 IK_TYPES = range(96, 400)  # of ik_llama.cpp, a fork: IQ4_KS is 144
 

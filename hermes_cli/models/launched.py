@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,12 +20,12 @@ from hermes_cli.catalog.names import (
 )
 from hermes_cli.engine.upstream.dialect import ACTIVITY
 from hermes_cli.engine.upstream.engine_process import EngineCommand
+from hermes_cli.engine.upstream.tokenizer_files import config_number
 from hermes_cli.errors import IntegrityError, NotFoundError, NotInstalledError, UsageError
 from hermes_cli.hardware.probe import probe
 from hermes_cli.models.any_weights import weights_in_folder
-from hermes_cli.planning.launch_plan import TITLES, GpuMemory, LaunchPlan
+from hermes_cli.planning.launch_plan import ENGINE_TITLES, GpuMemory, LaunchPlan
 from hermes_cli.planning.launch_planner import LaunchOptions, best_launch, plan_launch
-from hermes_cli.store.choose_weights import CONFIG
 from hermes_cli.store.weights import installed_weights, read_weight_folder
 
 if TYPE_CHECKING:
@@ -55,7 +54,7 @@ class LaunchedModel:
     @property
     def context(self) -> int:
         """Return the tokens of a request; at most so many where the engine decides."""
-        return self.plan.context or _trained_context(Path(self.plan.repo))
+        return self.plan.context or _trained_context(self.plan)
 
 
 def launched(
@@ -71,7 +70,7 @@ def launched(
     engine: EngineName = "sglang" if program.engine == "sglang" else "vllm"
     if request.overrides.kv_type:
         raise UsageError(
-            f"--kv-type is for llama.cpp; {TITLES[engine]} has types of its own.",
+            f"--kv-type is for llama.cpp; {ENGINE_TITLES[engine]} has types of its own.",
             hint="for example: --engine-arg=--kv-cache-dtype --engine-arg=fp8",
         )
     machine, overrides = _machine(), request.overrides
@@ -80,7 +79,7 @@ def launched(
     name, known, plan, notes = _planned(ModelNames(catalogue).parse(request.name), request.name, machine, options)
     if not machine.devices:
         plan = _on_cpu(plan, machine)
-        notes = (*notes, f"there is no GPU: {TITLES[engine]} on a CPU is for tries")
+        notes = (*notes, f"there is no GPU: {ENGINE_TITLES[engine]} on a CPU is for tries")
     plan = replace(plan, more=choice.arguments)
     return LaunchedModel(name, plan, command_of(plan, program.words), known, notes)
 
@@ -144,10 +143,9 @@ def _machine() -> Machine:
     return replace(machine, devices=tuple(replace(device, usable=True) for device in gpus))
 
 
-def _trained_context(folder: Path) -> int:
+def _trained_context(plan: LaunchPlan) -> int:
     """Return the tokens that a model was trained for; 0 if its config does not say."""
-    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    return int(config.get("max_position_embeddings") or 0)
+    return config_number(Path(plan.repo), "max_position_embeddings") or 0
 
 
 def _on_cpu(plan: LaunchPlan, machine: Machine) -> LaunchPlan:
@@ -155,7 +153,7 @@ def _on_cpu(plan: LaunchPlan, machine: Machine) -> LaunchPlan:
     return replace(
         plan,
         device="cpu",
-        context=plan.context or min(CPU_CONTEXT, _trained_context(Path(plan.repo)) or CPU_CONTEXT),
+        context=plan.context or min(CPU_CONTEXT, _trained_context(plan) or CPU_CONTEXT),
         sequences=plan.sequences or CPU_SEQUENCES,
         utilization=share,
         memory=GpuMemory(kv_cache=CPU_KV_CACHE),
@@ -167,7 +165,7 @@ def _local(path: Path, engine: EngineName) -> Path:
         if not path.exists():
             raise NotFoundError(f"there is no folder {path}.", hint="check the path.")
         raise UsageError(
-            f"{path.name} is a file for llama.cpp; {TITLES[engine]} loads a folder of safetensors.",
+            f"{path.name} is a file for llama.cpp; {ENGINE_TITLES[engine]} loads a folder of safetensors.",
             hint="leave --engine out, or take --engine llama-server.",
         )
     folder = read_weight_folder(path)
@@ -188,10 +186,10 @@ def _installed(repo: str, name: str) -> Path:
 def _no_weights(reference: ModelReference, typed: str, engine: EngineName) -> UsageError:
     if isinstance(reference, DemoReference):
         return UsageError(
-            f"the demo model is a GGUF file, which {TITLES[engine]} does not load.",
+            f"the demo model is a GGUF file, which {ENGINE_TITLES[engine]} does not load.",
             hint="try it with --engine llama-server, or name a folder of safetensors.",
         )
     return UsageError(
-        f"{typed} is not a model with weights for {TITLES[engine]} that is known.",
+        f"{typed} is not a model with weights for {ENGINE_TITLES[engine]} that is known.",
         hint=f"if it has safetensors: hermes pull {typed.partition(':')[0]}@{ANY_WEIGHTS}",
     )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from hermes_cli.errors import UsageError
 from hermes_cli.planning.launch_memory import REPORTED, UTILIZATION
-from hermes_cli.planning.launch_plan import TITLES
+from hermes_cli.planning.launch_plan import ENGINE_TITLES
 
 if TYPE_CHECKING:
     from hermes_cli.catalog.engine_weights import EngineWeights
@@ -31,7 +31,7 @@ def engine_gpus(machine: Machine, engine: EngineName) -> tuple[Device, ...]:
         free = sorted((free_memory(gpu) for gpu in gpus), reverse=True)
         used = max(range(1, len(gpus) + 1), key=lambda count: (count * free[count - 1], -count))
         return tuple(gpu for gpu in gpus if free_memory(gpu) >= free[used - 1])[:used]
-    title = TITLES[engine]
+    title = ENGINE_TITLES[engine]
     others = ", ".join(dict.fromkeys(device.name for device in machine.devices if not device.left_out))
     have = f"not {others}" if others else "and this machine has none that can be used"
     raise UsageError(

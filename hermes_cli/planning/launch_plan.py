@@ -19,7 +19,7 @@ from hermes_cli.catalog.engine_weights import WeightFormat
 EngineName = Literal["vllm", "sglang"]
 EngineKvType = Literal["auto", "fp8"]
 
-TITLES: dict[EngineName, str] = {"vllm": "vLLM", "sglang": "SGLang"}
+ENGINE_TITLES: dict[EngineName, str] = {"vllm": "vLLM", "sglang": "SGLang"}
 
 PORT = 8000  # of the HTTP server, where there is no socket
 MASTER_PORT = 29501  # at which the nodes of one replica meet

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 import psutil
 
 from hermes_cli import paths
+from hermes_cli.process_guard import started_at
 
 TIMEOUT = 5.0  # seconds that a server on this machine has for an answer
 _GONE = (psutil.Error, OSError)  # on Windows some calls for an ended process raise the bare OSError
@@ -30,7 +31,7 @@ class RunningServer:
     """A server that runs.
 
     Attributes:
-        start: identity of the process beside its number, which the system gives again; see `start_of`.
+        start: identity of the process beside its number, which the system gives again; see `started_at`.
         started: seconds since 1970.
         address: URL without `/v1`.
         models: names, the default first.
@@ -63,7 +64,7 @@ class RunningServer:
     def runs(self) -> bool:
         """Return whether the process is there, and no other one with its number."""
         with suppress(*_GONE):
-            return self.process.status() != psutil.STATUS_ZOMBIE and start_of(self.pid) == self.start
+            return self.process.status() != psutil.STATUS_ZOMBIE and started_at(self.pid) == self.start
         return False
 
     def memory(self) -> int:
@@ -95,18 +96,6 @@ def fetch_json(address: str, route: str, key: str | None = None) -> Any:  # noqa
         connection.close()
 
 
-def start_of(pid: int) -> float:
-    """Return when a process started: on Linux in ticks since the machine started, which a set clock does not move.
-
-    Raises:
-        psutil.Error, OSError: there is no such process.
-    """
-    stat = Path(f"/proc/{pid}/stat")
-    if stat.exists():
-        return float(stat.read_text().rpartition(")")[2].split()[19])
-    return psutil.Process(pid).create_time()
-
-
 @contextmanager
 def recorded(address: str, models: tuple[str, ...], **more: Any) -> Iterator[None]:  # noqa: ANN401 - fields of the record
     """Keep a record of this process as a server while the context lasts.
@@ -115,7 +104,7 @@ def recorded(address: str, models: tuple[str, ...], **more: Any) -> Iterator[Non
         OSError: it cannot be written.
     """
     pid = os.getpid()
-    server = RunningServer(pid, start_of(pid), time.time(), address, models, **more)
+    server = RunningServer(pid, started_at(pid) or 0.0, time.time(), address, models, **more)
     path = _folder() / f"{pid}.json"
     paths.write_private(path, json.dumps(asdict(server)))  # it may hold a key
     try:

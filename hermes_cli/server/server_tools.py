@@ -79,7 +79,7 @@ class ServerTools:
 
 @dataclass
 class _Turn:
-    """What a turn has made so far."""
+    """The text, reasoning and calls of a turn so far."""
 
     text: str = ""
     reasoning: str = ""

@@ -29,7 +29,7 @@ _PAGE = "<!doctype html><meta charset=utf-8><title>hermes</title><p>{}<p>You can
 
 
 class _Kept(BaseModel):
-    """What is kept of a server, as it was registered and as the user logged in."""
+    """The file of a server: the registered client, and the tokens of the login."""
 
     url: str
     client: OAuthClientInformationFull | None = None

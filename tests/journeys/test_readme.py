@@ -60,8 +60,8 @@ def test_make_demo_runs_that_command() -> None:
 
 def test_the_first_commands_lead_to_a_chat(hermes: RunHermes, tmp_path: Path, demo_path: Path) -> None:
     """Every other console line runs as it stands, in its order; the Hub has the demo under the name of a Hermes."""
-    commands = [line for line in console_lines() if not line.startswith(BUILDS)]
-    assert commands == ["hermes recommend", "hermes pull hermes-3:8b", "hermes chat hermes-3:8b"]
+    commands = [line for line in console_lines() if not line.startswith((*BUILDS, ". .venv/bin/activate"))]
+    assert commands[:3] == ["hermes recommend", "hermes pull hermes-3:8b", "hermes chat hermes-3:8b"]
     (tmp_path / "home").mkdir()
     hub = Hub({OFFICIAL: {FILE: demo_path.read_bytes()}}, revision="1" * 40)
     with serving(hub) as server:
@@ -69,7 +69,7 @@ def test_the_first_commands_lead_to_a_chat(hermes: RunHermes, tmp_path: Path, de
         typed = [shlex.split(command)[1:] for command in commands]
         typed[1] += ["--quant", "Q4_K_M"]  # the file that this Hub has
         done = [hermes(*arguments, stdin="Who are you?", env=environment) for arguments in typed]
-    assert [one.returncode for one in done] == [0, 0, 0], done[1].stderr
+    assert [one.returncode for one in done] == [0] * len(commands), done[1].stderr
     assert "I am the Hermes demo" in done[2].stdout
 
 

@@ -97,7 +97,7 @@ def test_of_several_servers_it_has_to_be_said_which(tmp_path: Path, hermes: RunH
         for words in ((), ("demo",)):
             done = hermes("stop", *words, env=places)
             assert done.returncode == ExitCode.USAGE
-            assert f"2 servers run: {one.port} (demo), {two.port} (demo)." in done.stderr
+            assert f"2 servers are running: {one.port} (demo), {two.port} (demo)." in done.stderr
         missing = hermes("stop", "1", env=places)
         assert missing.returncode == ExitCode.NOT_FOUND
         assert "no server of yours is called 1." in missing.stderr

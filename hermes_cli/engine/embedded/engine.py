@@ -17,13 +17,13 @@ from contextlib import contextmanager, suppress
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, cast
 
 from hermes_cli.engine.embedded.child import Child
 from hermes_cli.engine.embedded.crash_record import CrashRecord
 from hermes_cli.engine.embedded.messages import EngineOptions, LoadRequest
 from hermes_cli.engine.embedded.worker_session import WorkerSession
-from hermes_cli.engine.protocol import Done, Embeddings, EngineStats, Event, ModelInfo, TextEvent
+from hermes_cli.engine.protocol import Done, Embeddings, EngineState, EngineStats, Event, ModelInfo, TextEvent
 from hermes_cli.errors import HermesError, NotReadyError
 from hermes_cli.planning.load_plan import LoadPlan
 
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 RESTART_DELAYS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 RELIABLE_SECONDS = 60.0  # seconds of a loaded child that make up for earlier deaths
 STATS_SECONDS = 1.0  # seconds; during a long step the child cannot answer, and its last counters have to do
-
-EngineState = Literal["unloaded", "loading", "ready", "dead", "closed"]
 
 # Counted by each child; all others are counted here, because no child sees them all.
 _COUNTED_BY_CHILD = (

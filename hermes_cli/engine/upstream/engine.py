@@ -17,10 +17,19 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from hermes_cli.engine.embedded.output_text import ReasoningTracker
-from hermes_cli.engine.protocol import Done, Embeddings, EngineStats, Event, ModelInfo, SequenceState, TextEvent
+from hermes_cli.engine.protocol import (
+    Done,
+    Embeddings,
+    EngineState,
+    EngineStats,
+    Event,
+    ModelInfo,
+    SequenceState,
+    TextEvent,
+)
 from hermes_cli.engine.request import SHARE_OF_END, GenerationRequest, ReasoningOptions, check_tokens, encode
 from hermes_cli.engine.upstream.detect import dialect_of
 from hermes_cli.engine.upstream.dialect import ACTIVITY, Chunk, Dialect, Ending, TokenCompletion
@@ -160,7 +169,7 @@ class UpstreamEngine:
         return task.result() if task and task.done() and not task.cancelled() and not task.exception() else None
 
     @property
-    def _state(self) -> Literal["closed", "unloaded", "loading", "ready", "dead"]:
+    def _state(self) -> EngineState:
         if self._closed:
             return "closed"
         if self._loading is None:

@@ -104,7 +104,7 @@ class EngineProcess:
             os.close(log)
         self.pid = self._process.pid
         guard.tell(self.pid)
-        self._started = process_guard.started_at(self.pid) or time.time()
+        self._started = process_guard.started_at(self.pid) or 0.0
         folder.write_process(self.pid, self._started)
         self._client = UpstreamClient(self.address)
         self.fault = ""  # the predicate of a sentence: why it has ended, or has to

@@ -16,10 +16,10 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from copy import copy
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from hermes_cli.engine.embedded.engine import RELIABLE_SECONDS, RESTART_DELAYS
-from hermes_cli.engine.protocol import Embeddings, EngineStats, Event, ModelInfo
+from hermes_cli.engine.protocol import Embeddings, EngineState, EngineStats, Event, ModelInfo
 from hermes_cli.engine.upstream.engine import COUNTS, UpstreamEngine
 from hermes_cli.engine.upstream.engine_process import EngineCommand, EngineProcess, Limits
 from hermes_cli.engine.upstream.run_folder import RunFolder
@@ -134,7 +134,7 @@ class SupervisedEngine:
         return task.result() if task and task.done() and not task.cancelled() and not task.exception() else None
 
     @property
-    def _state(self) -> Literal["closed", "unloaded", "loading", "ready", "dead"]:
+    def _state(self) -> EngineState:
         if self._closed:
             return "closed"
         if self._starting is None:

@@ -67,7 +67,7 @@ class NamedModel(LenientModel):
 
 
 class OllamaRequest(NamedModel):
-    """What chats and prompts have in common. They stream unless they say otherwise."""
+    """The fields that chats and prompts share. Replies stream unless `stream` is false."""
 
     stream: Flag | None = None
     format: ObjectOrText = None
