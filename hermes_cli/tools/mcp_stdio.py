@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from hermes_cli.tools.config import McpCommand
 
-MAX_MESSAGE = 256 * 2**20  # bytes; more ends the connection
+MAX_MESSAGE = 64 * 2**20  # bytes; more ends the connection
 MAX_PARTS = 10_000  # tools of a page, or parts of a result
 KILLED_TIMEOUT = 30.0  # seconds; a busy machine may be slow to tell the end of a process that was killed
 _POLL = 0.01
