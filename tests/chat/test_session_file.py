@@ -233,7 +233,7 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
         session.rename("gone")
     assert not (tmp_path / "made-by-us").exists()
     os.mkfifo(folder / "pipe.jsonl")
-    with pytest.raises(HermesError, match="plain file"):
+    with pytest.raises(HermesError, match="not a regular file"):
         SessionFile.open(folder / "pipe.jsonl", no_warning)
 
 

@@ -302,7 +302,7 @@ def test_a_file_system_with_a_limit_says_so(client: Client, hub: HubProcess, lib
     with Client(environment(hub), file_limit=1_000_000) as limited:
         full = limited.fetch(library, REPO, FILE)
     assert full["exit"] == 4
-    assert "takes no files of this size" in full["message"]
+    assert "cannot hold a file of this size" in full["message"]
     assert fetched(client.fetch(library, REPO, FILE)) == SIZE - 1_000_000
 
 

@@ -43,7 +43,7 @@ def test_who_was_put_back_comes_first(demo_model: LlamaModel) -> None:
     back = request(demo_model, 2, "a")
     waiting.requeue(back)
     assert waiting.in_order([])[0] is back
-    with pytest.raises(QueueFullError, match="1 requests wait"):
+    with pytest.raises(QueueFullError, match="1 requests are waiting"):
         waiting.push(request(demo_model, 3, "b"))
 
 

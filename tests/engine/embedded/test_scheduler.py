@@ -219,7 +219,7 @@ def test_the_queue_has_a_limit(demo_model: LlamaModel) -> None:
     refused = [number for number in asked if desk.events[number]]
     assert len(refused) == 900
     assert all(isinstance(desk.error(number), QueueFullError) for number in refused)
-    assert "100 requests wait" in desk.error(refused[0]).message
+    assert "100 requests are waiting" in desk.error(refused[0]).message
     desk.run()
     assert all(desk.done(number).completion_tokens <= 2 for number in asked if number not in refused)
 

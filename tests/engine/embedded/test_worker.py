@@ -284,7 +284,7 @@ def test_a_signal_in_the_middle_of_an_answer(demo_path: Path, number: signal.Sig
         async with engine(path=demo_path, plan=PLAN) as e:
             before = text_of(await events(e, request()))
             # Another prompt: one that was there when a process crashed is not tried again.
-            streams = [e.generate(GenerationRequest(("Count.",), ENDLESS, max_tokens=900)) for _ in range(6)]
+            streams = [e.generate(GenerationRequest(("Count.",), ENDLESS, shift=True)) for _ in range(6)]
             await asyncio.gather(*(anext(stream) for stream in streams[:4]))
             os.kill(await pid_of(e), number)
             outcomes = await asyncio.gather(*(consumed(stream) for stream in streams[:4]), return_exceptions=True)
