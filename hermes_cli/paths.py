@@ -6,6 +6,7 @@ Models live in the Hugging Face Hub's own cache, so that every tool that knows i
 
 from __future__ import annotations
 
+import codecs
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -76,18 +77,56 @@ def models_dir() -> Path:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file that only this user can read, in one step: it is never half written, and never open to others."""
+    """Write a file that only this user can read, in one step: it is never half written, and never open to others.
+
+    Raises:
+        OSError: it cannot be written; `filename` is the path. What was there is as before.
+    """
+    _write_whole(path, text.encode(), None)
+
+
+def write_settings(path: Path, text: str, *, private: bool = False) -> None:
+    """Write a file of settings that people edit: in one step, with the mode, byte order mark and line breaks it has.
+
+    A `private` one can be read by its owner alone from then on.
+
+    Raises:
+        OSError: as `write_private`.
+    """
+    try:
+        before, mode = path.read_bytes(), stat.S_IMODE(path.stat().st_mode)
+    except FileNotFoundError:
+        before, mode = b"", 0o666 & ~_umask()
+    mark = codecs.BOM_UTF8 if before.startswith(codecs.BOM_UTF8) else b""
+    if b"\r\n" in before:
+        text = text.replace("\n", "\r\n")
+    _write_whole(path, mark + text.encode(), None if private else mode)
+
+
+def _write_whole(path: Path, content: bytes, mode: int | None) -> None:
     import tempfile  # noqa: PLC0415 - 10 ms, for what is seldom written
 
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
+    target = Path(os.path.realpath(path))  # a link stays: settings are often kept elsewhere
     try:
-        with open(descriptor, "w", encoding="utf-8") as file:  # noqa: PTH123 - a descriptor, not a path
-            file.write(text)
-        Path(partial).replace(path)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
+        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700 if mode is None else 0o777)
+        descriptor, partial = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:100]}.")  # mode 0600
+        try:
+            with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor, not a path
+                file.write(content)
+            if mode is not None:
+                Path(partial).chmod(mode)
+            Path(partial).replace(target)
+        except BaseException:
+            Path(partial).unlink(missing_ok=True)
+            raise
+    except OSError as error:  # of the partial file, or of a full disk, which names none
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def is_dir(path: Path) -> bool:

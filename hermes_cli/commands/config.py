@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shlex
 import subprocess
@@ -173,6 +174,7 @@ def _checked(values: Mapping[str, Any], ctx: typer.Context, excluded: frozenset[
         if isinstance(value, bool) and not getattr(parameter, "is_flag", False):
             value = "on" if value else "off"  # noqa: PLW2901 - which YAML takes for true and false
         several = getattr(parameter, "multiple", False)
+        _check_kind(name, value, several=several)
         listed = [value] if several and not isinstance(value, list) else value
         try:
             parameter.type_cast_value(ctx, listed)
@@ -183,6 +185,14 @@ def _checked(values: Mapping[str, Any], ctx: typer.Context, excluded: frozenset[
             raise UsageError(f"{CHAT}: {name}: {reason}", hint="see hermes chat --help") from None
         checked[parameter.name] = listed
     return checked
+
+
+def _check_kind(name: str, value: object, *, several: bool) -> None:
+    """Raise UsageError for what no command line could say: an object, a list for one value, infinity."""
+    for part in value if several and isinstance(value, list) else [value]:
+        if isinstance(part, (list, dict, bytes)) or (isinstance(part, float) and not math.isfinite(part)):
+            wanted = "texts or numbers" if several else "a text or a number"
+            raise UsageError(f"{CHAT}: {name}: {part!r:.80} is not {wanted}.", hint="see hermes chat --help")
 
 
 def _options(ctx: typer.Context, excluded: frozenset[str]) -> dict[str, Any]:
@@ -212,9 +222,16 @@ def _change(key: str, text: str | None) -> None:
         UsageError: there is no such setting, or it does not take the value.
         NotFoundError: there is nothing to take out.
     """
-    from hermes_cli.tools.config import write_section
+    from hermes_cli.settings_file import changing
 
     file, path = _place(key)
+    with changing(paths.config_dir() / file):
+        _write(key, text, file, path)
+
+
+def _write(key: str, text: str | None, file: str, path: list[str]) -> None:
+    from hermes_cli.settings_file import write_section
+
     document = _read(file)
     inner = document
     for name in path[:-1]:

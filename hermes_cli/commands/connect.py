@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from hermes_cli import paths
 from hermes_cli.chat.endpoint.address import OWN_KEY
 from hermes_cli.commands.clients import CLIENTS, NO_KEY, Client, Connection
 from hermes_cli.commands.options import YesOption, confirm_or_exit, with_console
@@ -112,7 +113,7 @@ def _connection(url: str | None, key: str | None, model: str | None) -> Connecti
     Raises:
         HermesError: there is none, or several, or it does not answer, or has no such model.
     """
-    from hermes_cli.server.running import fetch_json, running_servers
+    from hermes_cli.server.running import listed_models, running_servers
 
     needs_key = True
     if url is None:
@@ -127,8 +128,8 @@ def _connection(url: str | None, key: str | None, model: str | None) -> Connecti
             raise UsageError(f"{len(servers)} servers are running.", hint=f"say which with --url: {addresses}")
         root, key, needs_key = servers[0].address, key or servers[0].key, servers[0].has_keys
     else:
-        root = (url if "://" in url else f"http://{url}").rstrip("/").removesuffix("/v1")
-    listed = fetch_json(root, "/v1/models", key)
+        root = _root(url)
+    listed = listed_models(root, key)
     if listed is None:
         if needs_key and not key:
             raise UsageError(
@@ -136,12 +137,25 @@ def _connection(url: str | None, key: str | None, model: str | None) -> Connecti
                 hint="check the address, and that the server is running; if it wants a key: --key KEY",
             )
         raise NetworkError(f"{root} does not answer, or not with this key.", hint="check it with hermes ps.")
-    models = {known: entry for entry in listed["data"] for known in (entry["id"], *entry.get("aliases", ()))}
-    chosen = models.get(model or listed["data"][0]["id"])
+    models = {known: entry for entry in listed for known in (entry.id, *entry.aliases)}
+    chosen = models.get(model or listed[0].id)
     if chosen is None:
         raise NotFoundError(f"{root} has no model {model}.", hint=f"there are: {', '.join(models)}")
-    tools = (chosen.get("capabilities") or {}).get("tools") is not False
-    return Connection(root, model or chosen["id"], chosen.get("context_length") or 0, key or NO_KEY, tools=tools)
+    capabilities = chosen.capabilities if isinstance(chosen.capabilities, dict) else {}
+    tools = capabilities.get("tools") is not False
+    return Connection(root, model or chosen.id, chosen.context_length or 0, key or NO_KEY, tools=tools)
+
+
+def _root(url: str) -> str:
+    """Return an address as it was typed, without `/v1`; UsageError if it is none."""
+    from hermes_cli.chat.endpoint.address import read_address
+
+    full = url.strip() if "://" in url else f"http://{url.strip()}"
+    try:
+        return read_address(full, {}).root
+    except UsageError as error:
+        shown = error.message.replace("--endpoint", "--url")
+        raise UsageError(shown, hint=error.hint.replace("--endpoint", "--url")) from None
 
 
 def _write(client: Client, connection: Connection, file: Path, console: Console, *, yes: bool) -> Path | None:
@@ -150,8 +164,10 @@ def _write(client: Client, connection: Connection, file: Path, console: Console,
     Raises:
         UsageError: the file is not as expected, or nobody said yes.
     """
+    if file.is_fifo() or file.is_char_device():
+        raise UsageError(f"{file} is a pipe or a device.", hint="move it away.")
     try:
-        before = file.read_text(encoding="utf-8") if file.exists() else ""
+        before = file.read_text(encoding="utf-8-sig") if file.exists() else ""
         after = client.edited(before, connection)
     except UnicodeDecodeError:
         raise UsageError(f"{file} is not text.", hint="move it away.") from None
@@ -189,8 +205,5 @@ def _replace(file: Path, before: str, after: str, *, private: bool) -> Path | No
     if before:
         backup = file.with_name(f"{file.name}.{time.strftime('%Y-%m-%d-%H%M%S')}.bak")
         shutil.copy2(file, backup)
-    if private:
-        file.touch(mode=0o600)
-        file.chmod(0o600)
-    file.write_text(after, encoding="utf-8")
+    paths.write_settings(file, after, private=private)
     return backup

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import quote
 
 import typer
 
@@ -53,19 +54,16 @@ def command(
 
 def server_document(server: RunningServer, key: str | None = None) -> dict[str, Any]:
     """Return what is known of a server: its record, its memory, and its models if it tells them."""
-    listed = server.get("/v1/models", key)
-    told = {model["id"]: model for model in listed["data"]} if listed else {}
+    from hermes_cli.server.running import ListedModel, listed_models
+
+    told = {model.id: model for model in listed_models(server.address, key or server.key) or ()}
     models = []
     for name in dict.fromkeys([*server.models, *told]):
-        model = told.get(name, {})
-        slots = server.get(f"/slots?model={name}", key) if model.get("state") == "ready" else None
+        model = told.get(name) or ListedModel(name)
+        slots = server.get(f"/slots?model={quote(name)}", key) if model.state == "ready" else None
+        requests = sum(slot["is_processing"] is True for slot in slots) if isinstance(slots, list) else None
         models.append(
-            {
-                "name": name,
-                "state": model.get("state"),
-                "context_length": model.get("context_length"),
-                "requests": sum(slot["is_processing"] for slot in slots) if slots is not None else None,
-            }
+            {"name": name, "state": model.state, "context_length": model.context_length, "requests": requests}
         )
     return {
         "address": f"{server.address}/v1",

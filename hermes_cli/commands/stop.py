@@ -88,6 +88,11 @@ def _stop(server: RunningServer, console: Console, *, force: bool) -> None:
 
     try:
         process = server.process
+        if not server.listens():
+            raise HermesError(
+                f"process {server.pid} does not listen at {server.address}: it is another program, or ends already.",
+                hint=f"see what it is: ps {server.pid}; if it is a server, end it: kill {server.pid}",
+            )
         process.terminate()
         if force:
             with suppress(psutil.TimeoutExpired):

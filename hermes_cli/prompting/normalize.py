@@ -7,13 +7,13 @@ made of it: see docs/prompting.md for the fix-ups. All else is a UsageError whos
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from hermes_cli import large_json
 from hermes_cli.errors import UsageError
 from hermes_cli.prompting.families import canonical, shown
 from hermes_cli.prompting.messages import Message, Role, ToolCall
@@ -371,7 +371,9 @@ def _arguments(given: object, where: str) -> dict[str, Any]:
     """Return arguments from an object, or from its JSON; nothing is no arguments."""
     if isinstance(given, str) and given.strip():
         try:
-            given = json.loads(given, strict=False)
+            given = large_json.read_text(given, strict=False)
+        except large_json.TooManyValuesError:
+            raise _refused(where, "has too many values") from None
         except (ValueError, RecursionError):
             raise _refused(where, "is not JSON") from None
         check(given, where)

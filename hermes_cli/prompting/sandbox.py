@@ -102,6 +102,7 @@ class Sandbox:
                         process.kill()
                         return
         if not over.wait(max(deadline - time.monotonic(), 0)):
+            self._out_of_time = True
             process.kill()
 
     def _end(self) -> None:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from hermes_cli import large_json
 from hermes_cli.engine.request import MAX_SEED, PARAMETERS, SamplingOptions
 from hermes_cli.errors import HermesError, UsageError
 from hermes_cli.generation import Constraints, PromptOptions, TurnRequest
@@ -297,7 +298,7 @@ def _readable_call(call: Any) -> Any:  # noqa: ANN401 - as it was sent
     if not text.strip():
         return call
     try:
-        value = json.loads(text, strict=False)
+        value = large_json.read_text(text, strict=False)
         normalize.check(value, "arguments")
     except (ValueError, RecursionError, UsageError):
         value = None
@@ -311,6 +312,8 @@ def _without_samplers(wanted: object) -> dict[str, float]:
     """Return the options with which all samplers do nothing but those that are wanted, by names or letters."""
     if wanted in (None, "", []):
         return {}
+    if isinstance(wanted, str | list) and len(wanted) > len(_SAMPLERS):  # millions of letters are not looked through
+        wanted = None
     names = {letter: name for name, (letter, _) in _SAMPLERS.items()}
     listed = [names.get(letter, letter) for letter in wanted] if isinstance(wanted, str) else wanted
     known = ["typ_p" if name == "typical_p" else name for name in listed] if isinstance(listed, list) else []

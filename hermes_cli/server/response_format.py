@@ -7,7 +7,6 @@ OpenAI's `response_format`, `tools` and `tool_choice`; `json_schema` and `gramma
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable, Container, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from functools import partial
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
+from hermes_cli import large_json
 from hermes_cli.errors import UsageError
 from hermes_cli.prompting import structured_output
 from hermes_cli.prompting.families import shown
@@ -125,7 +125,9 @@ def _response_format(field: str, value: dict[str, Any]) -> ResponseFormat:
 def _json(field: str, schema: Any, *, strict: bool = False) -> ResponseFormat:  # noqa: ANN401 - as it was sent
     if isinstance(schema, str):
         try:
-            schema = json.loads(schema)
+            schema = large_json.read_text(schema)
+        except large_json.TooManyValuesError:
+            raise UsageError("has too many values.", field=field, hint="send a smaller schema.") from None
         except (ValueError, RecursionError):
             raise UsageError("is not JSON.", field=field, hint="send a JSON schema.") from None
     if schema == {}:

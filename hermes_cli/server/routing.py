@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import Scope
 
-from hermes_cli.server import json_body
+from hermes_cli import large_json
 from hermes_cli.server.errors import AnthropicErrorBody, ErrorBody, OllamaErrorBody, RefusedError, shape_of
 from hermes_cli.server.request_stats import CURRENT, aside
 from hermes_cli.server.security import authenticate
@@ -89,11 +89,11 @@ async def _read_body(request: Request, kind: type[BaseModel], *, any_media_type:
 
 def _read(kind: type[BaseModel], parts: Sequence[bytes]) -> BaseModel:
     try:
-        value = json_body.read(*parts) if parts else None
+        value = large_json.read(*parts) if parts else None
     except json.JSONDecodeError as error:
         reason = f"the body of the request is not JSON: {error.msg} at {error.pos}."
         raise RefusedError(400, reason, "invalid_json") from None
-    except json_body.TooManyValuesError:
+    except large_json.TooManyValuesError:
         raise RefusedError(400, "the body of the request has too many values: send fewer.", "invalid_json") from None
     except (ValueError, RecursionError):  # no UTF-8, endless digits or depth
         raise RefusedError(400, f"the body of the request cannot be read: {_NO_JSON}", "invalid_json") from None

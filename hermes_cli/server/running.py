@@ -11,19 +11,36 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
+import msgspec
 import psutil
+from msgspec import Meta, Struct
 
 from hermes_cli import paths
 from hermes_cli.process_guard import started_at
 
 TIMEOUT = 5.0  # seconds that a server on this machine has for an answer
+MOST_BYTES = 16 << 20  # of an answer
 _GONE = (psutil.Error, OSError)  # on Windows some calls for an ended process raise the bare OSError
+
+
+class ListedModel(Struct, frozen=True):
+    """A model in the list of a server; what others than hermes do not tell is empty."""
+
+    id: Annotated[str, Meta(min_length=1)]
+    aliases: tuple[str, ...] = ()
+    state: str | None = None
+    context_length: Annotated[int, Meta(ge=0)] | None = None
+    capabilities: Any = None
+
+
+class _Listing(Struct, frozen=True):
+    data: list[ListedModel]
 
 
 @dataclass(frozen=True)
@@ -41,12 +58,12 @@ class RunningServer:
         log: file that a server in the background writes to; None if it writes to a terminal or to a service manager.
     """
 
-    pid: int
+    pid: Annotated[int, Meta(gt=0)]
     start: float
-    started: float
-    address: str
-    models: tuple[str, ...]
-    grace: float = 30.0
+    started: Annotated[float, Meta(ge=0, le=1e11)]
+    address: Annotated[str, Meta(pattern=r"^http://(\[[0-9a-fA-F:.%]+\]|[^\s\x00-\x1f/:\[\]]+)(:[0-9]{1,5})?$")]
+    models: tuple[Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f]+$")], ...]
+    grace: Annotated[float, Meta(ge=0, le=86_400)] = 30.0
     key: str | None = None
     has_keys: bool = False
     log: str | None = None
@@ -67,6 +84,15 @@ class RunningServer:
             return self.process.status() != psutil.STATUS_ZOMBIE and started_at(self.pid) == self.start
         return False
 
+    def listens(self) -> bool:
+        """Return whether it listens on its port: proof that the process is the server that the record tells of.
+
+        Raises:
+            psutil.Error: the process has ended, or may not be looked at.
+        """
+        connections = self.process.net_connections("tcp")
+        return any(each.laddr[1:2] == (self.port,) and each.status == psutil.CONN_LISTEN for each in connections)
+
     def memory(self) -> int:
         """Return the bytes of RAM of the process and its engines."""
         total = 0
@@ -83,17 +109,24 @@ class RunningServer:
 
 def fetch_json(address: str, route: str, key: str | None = None) -> Any:  # noqa: ANN401 - what JSON holds
     """Return the JSON of a route of a server at `http://HOST:PORT`; None if there is no answer with status 200."""
-    parts = urlsplit(address)
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = kind(parts.hostname or "", parts.port, timeout=TIMEOUT)
     try:
-        connection.request("GET", route, headers={"Authorization": f"Bearer {key}"} if key else {})
-        response = connection.getresponse()
-        return json.loads(response.read()) if response.status == http.client.OK else None
-    except (OSError, http.client.HTTPException, ValueError):
+        parts = urlsplit(address)
+        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        with closing(kind(parts.hostname or "", parts.port, timeout=TIMEOUT)) as connection:
+            connection.request("GET", route, headers={"Authorization": f"Bearer {key}"} if key else {})
+            response = connection.getresponse()
+            return json.loads(response.read(MOST_BYTES)) if response.status == http.client.OK else None
+    except (OSError, http.client.HTTPException, ValueError, RecursionError):
         return None
-    finally:
-        connection.close()
+
+
+def listed_models(address: str, key: str | None = None) -> list[ListedModel] | None:
+    """Return the models that a server lists, one at least; None if it does not answer, or is no such server."""
+    try:
+        models = msgspec.convert(fetch_json(address, "/v1/models", key), _Listing).data
+    except (msgspec.ValidationError, RecursionError):
+        return None
+    return models or None
 
 
 @contextmanager
@@ -118,10 +151,12 @@ def running_servers() -> list[RunningServer]:
     servers = []
     for path in _folder().glob("*.json"):
         try:
-            fields = json.loads(path.read_text(encoding="utf-8"))
-            server = RunningServer(**{**fields, "models": tuple(fields["models"])})
-        except (ValueError, TypeError, KeyError):
-            continue  # being written, or of another version
+            if not path.is_file():
+                continue
+            server = msgspec.json.decode(path.read_bytes(), type=RunningServer)
+            server.port  # noqa: B018 - ValueError beyond 65,535
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            continue  # of another version, or damaged
         except OSError:
             continue  # it ended meanwhile
         if server.runs():

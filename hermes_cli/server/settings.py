@@ -223,22 +223,18 @@ def read_file(path: Path | None) -> dict[str, SettingValue]:
 
     Raise NotFoundError if there is no such file, UsageError if it is not YAML or has an unknown key.
     """
-    import yaml  # noqa: PLC0415 - 20 ms, and most servers have no file
-
-    from hermes_cli.catalog.load import yaml_loader  # noqa: PLC0415 - as above
-
     place = path or paths.config_dir() / FILE
     try:
-        document = yaml.load(place.read_text(encoding="utf-8"), Loader=yaml_loader())  # noqa: S506 - a safe loader
+        text = place.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         if path is None:
             return {}
         raise NotFoundError(f"there is no file {path}.", hint="check --config.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise _unreadable(str(place), error, "--config") from None
-    except yaml.YAMLError as error:
-        raise UsageError(f"{place} is not YAML: {' '.join(str(error).split())}.", hint="correct it.") from None
-    return from_document(document or {}, str(place))
+    from hermes_cli.settings_file import parse  # noqa: PLC0415 - YAML: 20 ms, and most servers have no file
+
+    return from_document(parse(text, str(place)) or {}, str(place))
 
 
 def from_document(document: object, place: str) -> dict[str, SettingValue]:
@@ -261,7 +257,8 @@ def resolve(typed: Mapping[str, SettingValue], file: Mapping[str, SettingValue])
     values = {name: _checked(name, value) for name, value in merged.items()}
     for name in ("keep_alive", "max_keep_alive"):
         if values.get(name) is not None:
-            _duration(values[name], merged[name].source)
+            source = merged[name].source
+            _duration(values[name], source if name in typed else f"{source}: {name}")
     if values.get("ollama"):
         values.setdefault("port", OLLAMA_PORT)
     elif values.get("manage_models"):
@@ -285,7 +282,7 @@ def document(resolved: Resolved) -> dict[str, Any]:
 
 def as_yaml(resolved: Resolved) -> str:
     """Return the settings as a file, with the source of each."""
-    import yaml  # noqa: PLC0415 - as above
+    import yaml  # noqa: PLC0415 - 20 ms, only to print them
 
     lines = []
     for name, value in document(resolved).items():

@@ -109,18 +109,14 @@ def read_chat_file(path: Path | None = None) -> ChatFile:
     path = path or paths.config_dir() / FILE
     if not path.exists():
         return ChatFile()
-    import yaml  # noqa: PLC0415 - 20 ms, and most chats have no file
-
-    from hermes_cli.catalog.load import yaml_loader  # noqa: PLC0415 - as above
+    from hermes_cli.settings_file import parse  # noqa: PLC0415 - YAML: 20 ms, and most chats have no file
 
     try:
-        document = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml_loader())  # noqa: S506 - a safe loader
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise UsageError(f"{path} cannot be read: {reason}.", hint="correct it, or move it away.") from None
-    except yaml.YAMLError as error:
-        raise UsageError(f"{path} is not YAML: {' '.join(str(error).split())}.", hint="correct it.") from None
-    return from_document(document or {}, str(path))
+    return from_document(parse(text, str(path)) or {}, str(path))
 
 
 def from_document(document: object, place: str) -> ChatFile:
@@ -129,37 +125,6 @@ def from_document(document: object, place: str) -> ChatFile:
         return msgspec.convert(document, ChatFile)
     except msgspec.ValidationError as error:
         raise UsageError(f"{place}: {error}.", hint="docs/mcp.md shows what can stand there.") from None
-
-
-def write_section(path: Path, name: str, value: object) -> None:
-    """Change a key at the top of a file in YAML; arguments and errors are those of `with_section`."""
-    changed = with_section(path.read_text(encoding="utf-8") if path.exists() else "", name, value)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(changed, encoding="utf-8")
-
-
-def with_section(text: str, name: str, value: object) -> str:
-    """Return YAML with another value of a key at its top, and everything else as it was; None takes the key out.
-
-    Raises:
-        UsageError: it is written in a way in which this cannot be done.
-    """
-    import yaml  # noqa: PLC0415 - as above
-
-    section = "" if value is None else yaml.safe_dump({name: value}, sort_keys=False, allow_unicode=True, width=1000)
-    written = re.compile(rf"^{re.escape(name)}:.*(?:\n|\Z)(?:(?:[ \t]*\n)*(?:[ \t]+\S|-).*(?:\n|\Z))*", re.MULTILINE)
-    match = written.search(text)
-    before, after = (text[: match.start()], text[match.end() :]) if match else (text, "")
-    changed = before + ("\n" if before and not before.endswith("\n") else "") + section + after
-    try:
-        expected = {key: old for key, old in (yaml.safe_load(text) or {}).items() if key != name}
-        expected |= {} if value is None else {name: value}
-        is_as_meant = (yaml.safe_load(changed) or {}) == expected
-    except (yaml.YAMLError, AttributeError):
-        is_as_meant = False
-    if not is_as_meant:
-        raise UsageError(f"{name} cannot be changed in this file.", hint="change it by hand: hermes config edit")
-    return changed
 
 
 def chosen_servers(texts: Sequence[str], headers: Sequence[str], chat_file: ChatFile) -> list[McpServer]:

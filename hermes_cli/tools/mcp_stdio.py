@@ -30,7 +30,10 @@ from mcp.os.win32.utilities import (
 )
 from mcp.shared.message import SessionMessage
 
+from hermes_cli import large_json
+from hermes_cli.large_json import TooManyValuesError
 from hermes_cli.process_guard import EXIT_TIMEOUT, TERMINATE_TIMEOUT, ProcessGuard
+from hermes_cli.threads import LARGE
 
 if TYPE_CHECKING:
     from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
@@ -38,7 +41,8 @@ if TYPE_CHECKING:
 
     from hermes_cli.tools.config import McpCommand
 
-MAX_MESSAGE = 256 * 2**20  # bytes; more ends the connection
+MAX_MESSAGE = 64 * 2**20  # bytes; more ends the connection
+MAX_PARTS = 10_000  # tools of a page, or parts of a result
 KILLED_TIMEOUT = 30.0  # seconds; a busy machine may be slow to tell the end of a process that was killed
 _POLL = 0.01
 
@@ -139,10 +143,12 @@ class McpProcess:
                 for line in lines:
                     whole, pieces, size = b"".join(pieces), [line], len(line)
                     try:
-                        message = mcp_types.jsonrpc_message_adapter.validate_json(whole, by_name=False)
-                        await incoming.send(SessionMessage(message))
-                    except ValueError as error:
-                        await incoming.send(error)
+                        await incoming.send(SessionMessage(_message(whole)))
+                    except TooManyValuesError:
+                        self._fault = "it sent a message of too many values"
+                        return
+                    except (ValueError, RecursionError) as error:
+                        await incoming.send(ValueError("deeply nested") if isinstance(error, RecursionError) else error)
             self._fault = f"it sent a message of more than {MAX_MESSAGE:,} bytes"
 
     def _read_stderr(self, read_end: int) -> None:
@@ -150,6 +156,24 @@ class McpProcess:
             while line := errors.readline(1000):
                 if text := line.decode("utf-8", "replace").strip():
                     self.stderr_lines.append(text)
+
+
+def _message(line: bytes) -> mcp_types.JSONRPCMessage:
+    """Return the message of a line.
+
+    A long one is read in pieces: nothing else in this process waits for it, which may be a server with other clients.
+
+    Raises:
+        TooManyValuesError: it has more values than a list of tools or a result needs.
+        ValueError, RecursionError: it is no message.
+    """
+    if len(line) < LARGE:
+        return mcp_types.jsonrpc_message_adapter.validate_json(line, by_name=False)
+    value = large_json.read(line)
+    result = value.get("result") if isinstance(value, dict) else None
+    if isinstance(result, dict) and any(isinstance(part, list) and len(part) > MAX_PARTS for part in result.values()):
+        raise TooManyValuesError
+    return mcp_types.jsonrpc_message_adapter.validate_python(value, by_name=False)
 
 
 async def _write(

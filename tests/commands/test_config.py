@@ -11,7 +11,7 @@ import yaml
 from conftest import Finished, RunHermes
 
 from hermes_cli.errors import ExitCode, UsageError
-from hermes_cli.tools.config import with_section
+from hermes_cli.settings_file import with_section
 
 HI = "I am the Hermes demo"
 

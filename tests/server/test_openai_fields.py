@@ -422,7 +422,7 @@ def test_samplers_that_are_left_out_do_nothing(rig: House, samplers: object) -> 
     assert rig.asked(samplers=[]) == rig.asked(samplers=None) == rig.asked()
 
 
-@pytest.mark.parametrize("samplers", [["temperature", "top_k"], ["top_z"], "tk", "?", 5, [5], {"a": 1}])
+@pytest.mark.parametrize("samplers", [["temperature", "top_k"], ["top_z"], "tk", "?", 5, [5], {"a": 1}, "k" * 99_999])
 def test_samplers_in_another_order_are_refused(rig: House, samplers: object) -> None:
     assert rig.refused(samplers=samplers)["param"] == "samplers"
 

@@ -651,3 +651,11 @@ def test_a_stream_says_the_same_as_a_whole_answer(rig: House, text: str, cuts: l
 
 def without_ids(item: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in item.items() if name not in {"id", "call_id"}}
+
+
+def test_long_names_that_nobody_reads_are_not_repeated(rig: House) -> None:
+    long = "k" * 100_000
+    response = respond(rig, prompt_cache_key=long, safety_identifier=[long], text={"verbosity": "low", "x": long})
+    assert response["prompt_cache_key"] is None
+    assert response["safety_identifier"] is None
+    assert response["text"] == {"format": {"type": "text"}, "verbosity": "low"}

@@ -589,3 +589,15 @@ def test_a_call_that_nobody_can_allow_ends_the_chat_and_its_servers(tmp_path: Pa
     assert 'get_weather(city="Tokyo")' in done.stderr
     assert "--allow" in done.stderr
     assert not [one for one in psutil.process_iter(["cmdline"]) if str(tmp_path) in str(one.info["cmdline"])]
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["[" + "[]," * 150_000 + "1]", "[" + ",".join(['{"type": "text", "text": "a"}'] * 20_000) + "]"],
+    ids=["values", "parts"],
+)
+def test_a_flood_of_values_ends_the_connection(content: str) -> None:
+    with connected(plain([{"name": "one"}])) as toolbox:
+        result = toolbox.run(ToolCall("one", {"content": json.loads(content)}))
+        assert "it sent a message of too many values" in json.loads(result.text)["error"]
+        assert toolbox.run(ToolCall("one", {"content": [{"type": "text", "text": "hi"}]})).text == "hi"

@@ -13,7 +13,7 @@ from hermes_cli.chat.slash.command import slash_command
 from hermes_cli.chat.slash.settings import SAMPLING, change_model
 from hermes_cli.engine.request import SamplingOptions
 from hermes_cli.errors import UsageError
-from hermes_cli.tools.config import FILE, read_chat_file, write_section
+from hermes_cli.tools.config import FILE, read_chat_file
 
 if TYPE_CHECKING:
     from hermes_cli.chat.repl import ReplContext
@@ -42,7 +42,10 @@ def _preset(context: ReplContext, argument: str) -> None:
     if word == "save" and name.strip():
         name = name.strip()
         kept = {"model": context.backend.name, **as_preset(context.conversation.options)}
-        write_section(paths.config_dir() / FILE, "presets", {**presets, name: kept})
+        from hermes_cli.settings_file import changing, write_section  # noqa: PLC0415 - YAML, only where it is written
+
+        with changing(paths.config_dir() / FILE):
+            write_section(paths.config_dir() / FILE, "presets", {**read_chat_file().presets, name: kept})
         context.console.note(f"saved; /preset {name} or hermes chat --preset {name} takes it")
     elif argument:
         if argument not in presets:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hermes_cli.server import json_body
+from hermes_cli import large_json
 
 MOST_RESPONSES = 1_000
 MOST_BYTES = 64 * 2**20  # of JSON, of all of them together
@@ -81,7 +81,7 @@ class ResponseStore:
         kept = self._find(client, name)
         if kept is None:
             return None
-        items: list[dict[str, Any]] = json_body.read(kept.items)
+        items: list[dict[str, Any]] = large_json.read(kept.items)
         return items
 
     def input_items(self, client: str, name: str) -> list[dict[str, Any]] | None:

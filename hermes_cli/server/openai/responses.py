@@ -43,6 +43,7 @@ _NAMES = {
     "max_completion_tokens": "max_output_tokens",
 }
 _JSON = ("input", "tool_choice", "text", "reasoning", "chat_template_kwargs")
+LONGEST_REPEATED = 1_000  # characters of a field that nothing here reads, such as `prompt_cache_key`
 _SUMMARIES = ("auto", "concise", "detailed")
 _SAME = ResponseRequest.model_fields.keys() & ChatRequest.model_fields.keys() - {
     "reasoning",
@@ -249,7 +250,8 @@ async def _generate(
 def _response_object(body: ResponseRequest) -> ResponseObject:
     """Return what is known before there is a model."""
     reasoning = body.reasoning or {}
-    text = {key: value for key, value in (body.text or {}).items() if value is not None}
+    named = {name: value for name, value in (body.model_extra or {}).items() if _is_repeated(name, value)}
+    text = {key: value for key, value in (body.text or {}).items() if value is not None and _is_repeated(key, value)}
     return ResponseObject(
         id=f"resp_{secrets.token_hex(24)}",
         created_at=int(time.time()),
@@ -269,9 +271,15 @@ def _response_object(body: ResponseRequest) -> ResponseObject:
         tool_choice="auto" if body.tool_choice is None else body.tool_choice,
         parallel_tool_calls=body.parallel_tool_calls is not False,
         metadata=body.metadata or {},
-        safety_identifier=(body.model_extra or {}).get("safety_identifier"),
-        prompt_cache_key=(body.model_extra or {}).get("prompt_cache_key"),
+        safety_identifier=named.get("safety_identifier"),
+        prompt_cache_key=named.get("prompt_cache_key"),
     )
+
+
+def _is_repeated(name: str, value: object) -> bool:
+    """Return whether a field that nothing here reads is told again: not what would fill each event of a stream."""
+    is_plain = isinstance(value, str | int | float | bool)
+    return name == "format" or (is_plain and len(name) + len(str(value)) <= LONGEST_REPEATED)
 
 
 def _echoed(tool: Any) -> Any:  # noqa: ANN401 - as it was sent

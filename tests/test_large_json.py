@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hermes_cli.server import json_body
+from hermes_cli import large_json
 
 TEXTS = st.text(st.characters() | st.sampled_from('"\\\n\ud83d\ude00'), max_size=30)
 VALUES = st.recursive(
@@ -35,8 +35,8 @@ def outcome(read: Any, *parts: bytes) -> str:  # noqa: ANN401 - a function
 
 def in_parts(*parts: bytes) -> Any:  # noqa: ANN401 - as JSON has it
     """Read a short body as if it were a long one."""
-    with mock.patch.multiple(json_body, LARGE=0, PIECE=16, BATCH=20):
-        return json_body.read(*parts)
+    with mock.patch.multiple(large_json, LARGE=0, PIECE=16, BATCH=20):
+        return large_json.read(*parts)
 
 
 @given(JSON, st.integers(0, 40))
@@ -79,47 +79,63 @@ def test_no_call_takes_long(value: Any, *, ascii_only: bool, monkeypatch: pytest
     """What keeps the interpreter to itself is Python's reader: it is only given some kilobytes at a time."""
     given_to_it: list[int] = []
 
-    def loads(part: str) -> Any:  # noqa: ANN401 - as JSON has it
+    def loads(part: str, *, strict: bool) -> Any:  # noqa: ANN401 - as JSON has it
         given_to_it.append(len(part))
-        return json.loads(part)
+        return json.loads(part, strict=strict)
 
-    def scanstring(text: str, start: int) -> tuple[str, int]:
-        read, end = json.decoder.scanstring(text, start)  # type: ignore[attr-defined]  # as in json_body
+    def scanstring(text: str, start: int, strict: bool) -> tuple[str, int]:  # noqa: FBT001 - as Python has it
+        read, end = json.decoder.scanstring(text, start, strict)  # type: ignore[attr-defined]  # as in large_json
         given_to_it.append(end - start)
         return read, end
 
     raw = json.dumps(value, ensure_ascii=ascii_only).encode()
-    monkeypatch.setattr(json_body, "json", mock.Mock(wraps=json, loads=loads, JSONDecodeError=json.JSONDecodeError))
-    monkeypatch.setattr(json_body, "scanstring", scanstring)
-    assert json_body.read(raw) == value
-    assert max(given_to_it) <= json_body.PIECE + 2
+    monkeypatch.setattr(large_json, "json", mock.Mock(wraps=json, loads=loads, JSONDecodeError=json.JSONDecodeError))
+    monkeypatch.setattr(large_json, "scanstring", scanstring)
+    assert large_json.read(raw) == value
+    assert max(given_to_it) <= large_json.PIECE + 2
+
+
+@given(JSON, st.integers(0, 200), st.sampled_from(["\0", "\n", "x", '"']))
+def test_control_characters_are_read_if_they_may_be(text: str, at: int, put: str) -> None:
+    text = text[:at] + put + text[at:]
+    with mock.patch.multiple(large_json, LARGE=0, PIECE=16, BATCH=20):
+        found = outcome(lambda: large_json.read_text(text, strict=False))
+    assert found == outcome(lambda: json.loads(text, strict=False))
 
 
 @pytest.mark.parametrize(
     "raw",
     [
-        b"[" + b"0," * json_body.MOST_VALUES + b"0]",
-        b"[" + b"[]," * json_body.MOST_CONTAINERS + b"0]",
-        b"[" + b"{}\n ,\n" * json_body.MOST_CONTAINERS + b"0]",
-        json.dumps(dict.fromkeys(map(str, range(json_body.MOST_KEYS + 5000)))).encode(),
+        b"[" + b"0," * large_json.MOST_VALUES + b"0]",
+        b"[" + b"[]," * large_json.MOST_CONTAINERS + b"0]",
+        b"[" + b"{}\n ,\n" * large_json.MOST_CONTAINERS + b"0]",
+        json.dumps(dict.fromkeys(map(str, range(large_json.MOST_KEYS + 5000)))).encode(),
     ],
 )
 def test_value_floods(raw: bytes) -> None:
-    with pytest.raises(json_body.TooManyValuesError):
-        json_body.read(raw)
+    with pytest.raises(large_json.TooManyValuesError):
+        large_json.read(raw)
 
 
 @pytest.mark.parametrize("raw", [b"[" * 100_000, b'{"a":' * 100_000, b"[" * 600 + b" " * 100_000 + b"]" * 600])
 def test_depth(raw: bytes) -> None:
     with pytest.raises(RecursionError):
-        json_body.read(raw)
+        large_json.read(raw)
 
 
 @pytest.mark.parametrize("raw", [b'{"a":' + b" " * 100_000 + b"1}", b'[1,"' + b'\\"' * 100_000 + b'"]'])
 def test_what_is_only_long_is_read(raw: bytes) -> None:
-    assert json_body.read(raw) == json.loads(raw)
+    assert large_json.read(raw) == json.loads(raw)
 
 
 def test_endless_digits() -> None:
     with pytest.raises(ValueError, match=r"Expecting|digits"):
-        json_body.read(b"[" + b"1" * 100_000 + b"]")
+        large_json.read(b"[" + b"1" * 100_000 + b"]")
+
+
+def test_what_stands_in_texts_is_not_counted() -> None:
+    """Nor is anything counted twice: long conversations about code are honest."""
+    call = {"id": "c", "function": {"name": "f", "arguments": json.dumps({"a": [1, {}]})}}
+    message = {"role": "assistant", "content": "if (a) { b[0] = {}, c[1] = {}; } " * 30, "tool_calls": [call]}
+    value = {"messages": [message] * 10_000}
+    assert large_json.read(json.dumps(value).encode()) == value

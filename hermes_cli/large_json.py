@@ -1,4 +1,4 @@
-"""JSON of requests, read so that nothing else in this process waits for a large one.
+"""JSON of strangers, read so that nothing else in this process waits for a large one.
 
 Python's own reader keeps the interpreter to itself from the first to the last byte: a body of 30 MB would stop the
 event loop for a second even from another thread. So large ones are read here, some values or a piece of a long text at
@@ -26,13 +26,18 @@ DEEPEST = 500  # levels of brackets, about as Python's reader has it
 _ENDS = ("},", "],", '",', ",")  # where a value in a container may end, the surest first
 _SPACE = re.compile(r"[ \t\n\r]{0,4096}")
 _WORD = re.compile(r"[-+.0-9A-Za-z]{1,5000}")  # Python makes no number of more than 4,300 digits
+_TEXT = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 _NUMBER = re.compile(r"(-?(?:0|[1-9][0-9]*))(\.[0-9]+)?([eE][-+]?[0-9]+)?")
-# A part of a text that ends neither in the middle of an escape nor between two that are one character.
-_PART = re.compile(
-    r"""(?: [^"\\\x00-\x1f]++ | \\["\\/bfnrt] | \\u(?![dD][89abAB])[0-9a-fA-F]{4}
-      | \\u[dD][89abAB][0-9a-fA-F]{2}(?=.{6})(?:\\u[dD][c-fC-F][0-9a-fA-F]{2})?+ )*+""",
-    re.DOTALL | re.VERBOSE,
-)
+# A part of a text that ends neither in the middle of an escape nor between two that are one character; by whether
+# control characters are mistakes in it.
+_PARTS = {
+    strict: re.compile(
+        rf"""(?: [^"\\{controls}]++ | \\["\\/bfnrt] | \\u(?![dD][89abAB])[0-9a-fA-F]{{4}}
+          | \\u[dD][89abAB][0-9a-fA-F]{{2}}(?=.{{6}})(?:\\u[dD][c-fC-F][0-9a-fA-F]{{2}})?+ )*+""",
+        re.DOTALL | re.VERBOSE,
+    )
+    for strict, controls in ((True, r"\x00-\x1f"), (False, ""))
+}
 _OPENERS, _CLOSERS = frozenset("[{"), frozenset("]}")
 _WORDS: dict[str, Any] = {
     "true": True,
@@ -44,12 +49,12 @@ _WORDS: dict[str, Any] = {
 }
 
 
-class TooManyValuesError(Exception):
+class TooManyValuesError(ValueError):
     """JSON with more values than any request needs."""
 
 
 def read(*parts: bytes) -> Any:  # noqa: ANN401 - as it was sent
-    """Return the value of a body that came in these parts.
+    """Return the value of JSON that came in these parts.
 
     Raises:
         json.JSONDecodeError: it is not JSON.
@@ -62,6 +67,15 @@ def read(*parts: bytes) -> Any:  # noqa: ANN401 - as it was sent
     return _Reader(_decoded(parts)).read()
 
 
+def read_text(text: str, *, strict: bool = True) -> Any:  # noqa: ANN401 - as it was sent
+    """Return the value of JSON in a text, in which strings may have control characters unless it is read strictly.
+
+    Raises:
+        ValueError, RecursionError: as of `read`.
+    """
+    return json.loads(text, strict=strict) if len(text) < LARGE else _Reader(text, strict=strict).read()
+
+
 def _decoded(parts: Sequence[bytes]) -> str:
     decoder = codecs.getincrementaldecoder(json.detect_encoding(b"".join(parts[:4])))("surrogatepass")
     pieces = (part[at : at + PIECE] for part in parts for at in range(0, len(part), PIECE))
@@ -71,8 +85,8 @@ def _decoded(parts: Sequence[bytes]) -> str:
 class _Reader:
     """One text, and how far it is read."""
 
-    def __init__(self, text: str) -> None:
-        self._text, self._at = text, 0
+    def __init__(self, text: str, *, strict: bool = True) -> None:
+        self._text, self._at, self._strict = text, 0, strict
         self._batched = 0  # up to here no more values are read together
         self._keys: dict[str, str] = {}  # each key once, as Python's reader has it
         self._values = self._containers = 0
@@ -154,14 +168,15 @@ class _Reader:
             if cut < start:
                 continue
             part = text[start:cut]
-            containers = part.count("[") + part.count("{")
             try:
-                self._count(part.count(",") + containers + 1, containers)
-                values = json.loads(f"{opener}{part}{closer}")
+                values = json.loads(f"{opener}{part}{closer}", strict=self._strict)
             except (ValueError, RecursionError):  # it ends inside of a value, or something is wrong with it
                 continue
             if not values:
                 break
+            marks = _TEXT.sub("", part)
+            containers = marks.count("[") + marks.count("{")
+            self._count(marks.count(",") + containers + 1, containers)
             self._at = cut + 1
             if type(container) is list:
                 container.extend(values)
@@ -201,16 +216,16 @@ class _Reader:
         end = text.find('"', start, start + PIECE)
         value: str
         if end >= 0 and text[end - 1] != "\\":  # it ends there
-            value, self._at = scanstring(text, start)
+            value, self._at = scanstring(text, start, self._strict)
             return value
         pieces: list[str] = []
         while True:
-            part = _PART.match(text, start, start + PIECE)
+            part = _PARTS[self._strict].match(text, start, start + PIECE)
             end = part.end() if part else start
             if text[end : end + 1] == '"' or end == start:  # its end, or a mistake that Python's reader names
-                value, self._at = scanstring(text, start)
+                value, self._at = scanstring(text, start, self._strict)
                 return "".join([*pieces, value])
-            pieces.append(scanstring(text[start:end] + '"', 0)[0])
+            pieces.append(scanstring(text[start:end] + '"', 0, self._strict)[0])
             start = end
 
     def _wrong(self, reason: str) -> json.JSONDecodeError:
