@@ -132,7 +132,7 @@ class Serving:
                 *self._command,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
-                env={**kept, "HERMES_LLM_CONFIG_DIR": self._folder.name},
+                env={**kept, "HERMES_LLM_CONFIG_DIR": self._folder.name, "HERMES_LLM_DATA_DIR": self._folder.name},
             )
         assert self._process.stdout  # noqa: S101 - it was asked for
         line = await asyncio.wait_for(self._process.stdout.readline(), START)
