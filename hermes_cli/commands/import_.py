@@ -72,7 +72,7 @@ def _find(path: str) -> list[FoundModel | SkippedFile]:
             folders = ollama_models()
         elif path.lower() == "lmstudio":
             folders = [lm_studio_models()]
-        if path.lower() in {"ollama", "lmstudio"} and not any(map(os.path.lexists, folders)):
+        if path.lower() in {"ollama", "lmstudio"} and all(map(_is_missing, folders)):
             raise NotFoundError(
                 f"there are no models of {path} here: {' and '.join(map(str, folders))} is missing.",
                 hint="if they are in another folder, give its path: hermes import PATH",
@@ -108,6 +108,17 @@ def _import(found: FoundModel, catalogue: Catalogue, console: Console, *, copy: 
         raise HermesError(
             f"{found.files[0]} cannot be read: {error.strerror or error}.", hint="check who owns it."
         ) from None
+
+
+def _is_missing(folder: Path) -> bool:
+    """Return whether a folder is not there; one that may not be seen is, as far as is known."""
+    try:
+        folder.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def _show(imported: list[ImportedModel], skipped: list[SkippedFile], console: Console, *, dry_run: bool) -> None:

@@ -168,7 +168,7 @@ _SHELLS = ("bash", "zsh", "fish", "powershell", "pwsh")
 _COUNT = re.compile(r"[+-]?\d[\d,._]*[kKmM]?")
 # What a value with a blank looks like that had no quotes: --gpu RTX 4090, --vram 24 GB.
 _GPU_START = re.compile(
-    r"(\d+ ?x ?)?(nvidia|geforce|rtx|gtx|quadro|tesla|amd|radeon|rx|instinct|intel|arc|apple)", re.IGNORECASE
+    r"((?<!\d)\d+ ?x ?)?(nvidia|geforce|rtx|gtx|quadro|tesla|amd|radeon|rx|instinct|intel|arc|apple)", re.IGNORECASE
 )
 _GPU_PART = re.compile(
     r"(geforce|radeon|rtx|gtx|rx|pro|arc|max|ultra|ti|super|xtx?|gre|ada|[a-z]{0,3}\d{1,5}[a-z]{0,3})", re.IGNORECASE

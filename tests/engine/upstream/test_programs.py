@@ -71,6 +71,7 @@ def wheel(folder: Path, version: str) -> None:
         file.writestr(f"{info}/RECORD", "")
 
 
+@pytest.mark.long  # pip, three times
 def test_an_engine_is_installed_replaced_and_removed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wheel(folder, "1.0")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
