@@ -352,7 +352,7 @@ def test_a_conversation_is_renamed(house: House, browser: Chromium) -> None:
         tab.run(
             "window.prompt = (_, before) => `${before}, again`; document.querySelector('#sessions .rename').click()"
         )
-        tab.until("document.querySelector('#sessions .open').innerText === 'First question, again'")
+        tab.until("document.querySelector('#announcer').innerText === 'Renamed.'")
         tab.call("Page.reload")
         tab.until("performance.navigation.type === 1 && document.querySelector('#sessions .open')")
         assert tab.run("document.querySelector('#sessions .open').innerText") == "First question, again"

@@ -14,6 +14,13 @@ const asPromise = (request) =>
     request.onerror = () => reject(request.error);
   });
 
+/** Wait until what was written outlives the page: a request alone succeeds before that. */
+const committed = (transaction) =>
+  new Promise((resolve, reject) => {
+    transaction.oncomplete = () => resolve();
+    transaction.onabort = () => reject(transaction.error);
+  });
+
 const database = new Promise((resolve) => {
   try {
     const opening = indexedDB.open("hermes", 1);
@@ -43,14 +50,18 @@ export async function allSessions() {
 
 export async function saveSession(session) {
   const stored = await sessions("readwrite");
-  if (stored) await asPromise(stored.put(session));
-  else unsaved.set(session.id, session);
+  if (stored) {
+    stored.put(session);
+    await committed(stored.transaction);
+  } else unsaved.set(session.id, session);
 }
 
 export async function deleteSession(id) {
   const stored = await sessions("readwrite");
-  if (stored) await asPromise(stored.delete(id));
-  else unsaved.delete(id);
+  if (stored) {
+    stored.delete(id);
+    await committed(stored.transaction);
+  } else unsaved.delete(id);
 }
 
 export function newSession() {
