@@ -338,7 +338,7 @@ def test_conversations_can_be_saved_and_deleted(house: House, browser: Chromium)
         tab.until("document.querySelectorAll('article').length === 0")
         assert tab.run("document.querySelectorAll('#sessions li').length") == 1
         tab.run("window.confirm = () => true; document.querySelector('#sessions .remove').click()")
-        tab.until("document.querySelectorAll('#sessions li').length === 0")
+        tab.until("document.querySelector('#announcer').innerText === 'Deleted.'")
         tab.call("Page.reload")
         tab.until("performance.navigation.type === 1 && document.querySelector('#model').options.length === 4")
         assert tab.run("document.querySelectorAll('#sessions li').length") == 0
