@@ -11,6 +11,7 @@ from server_rig import Answer, Running, offer, served
 
 from hermes_cli.errors import UsageError
 from hermes_cli.paths import asset
+from hermes_cli.server.ollama import library
 from hermes_cli.server.run import ServerParts, serve
 from hermes_cli.server.settings import ServerSettings, SettingValue, resolve
 
@@ -55,6 +56,15 @@ def test_a_name_that_stands_for_any_deletes_nothing() -> None:
 @pytest.mark.parametrize("name", ["two words", "", "demo", "OTHER", "a\nb"])
 def test_a_name_that_is_none_or_is_taken_is_refused(server: Running, name: str) -> None:
     assert server.post("/api/copy", {"source": "demo", "destination": name}).status == 400
+
+
+def test_names_of_a_model_have_a_limit(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "MOST_ALIASES", len(server.get("/v1/models").json["data"][0].get("aliases", [])) + 1)
+    assert server.post("/api/copy", {"source": "demo", "destination": "once"}).status == 200
+    refused = server.post("/api/copy", {"source": "demo", "destination": "twice"})
+    assert refused.status == 400
+    assert "names already" in refused.json["error"]
+    assert server.ask("DELETE", "/api/delete", {"model": "once"}).status == 200
 
 
 def test_without_the_setting_nothing_comes_and_nothing_goes() -> None:

@@ -37,6 +37,7 @@ from hermes_cli.store.inventory import InstalledModel, inventory
 from hermes_cli.store.progress import DownloadProgress, Phase
 from hermes_cli.store.removal import plan_removal, remove
 
+MOST_ALIASES = 100  # of a model: every list of models has all of them
 _CHECKS = {Phase.HASHING, Phase.VERIFYING}
 
 
@@ -160,7 +161,10 @@ async def copy(request: Request, body: CopyRequest) -> Response:
     destination = body.destination.removesuffix(":latest")
     if not destination or any(letter.isspace() or not letter.isprintable() for letter in destination):
         raise UsageError("is not a name.", field="destination", hint="give one without spaces.")
-    pool.add_alias(served_name(pool, body.source), destination[:200])
+    source = served_name(pool, body.source)
+    if len(pool.planned(source).aliases) >= MOST_ALIASES:
+        raise UsageError(f"has {MOST_ALIASES} names already.", field="source", hint="delete one first: /api/delete")
+    pool.add_alias(source, destination[:200])
     return Response()
 
 
