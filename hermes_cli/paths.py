@@ -85,6 +85,11 @@ def write_private(path: Path, text: str) -> None:
     _write_whole(path, text.encode(), None)
 
 
+def write_data(path: Path, content: bytes) -> None:
+    """Write a file of ours in one step; errors are those of `write_private`."""
+    _write_whole(path, content, 0o666 & ~_umask())
+
+
 def write_settings(path: Path, text: str, *, private: bool = False) -> None:
     """Write a file of settings that people edit: in one step, with the mode, byte order mark and line breaks it has.
 

@@ -10,9 +10,7 @@ stated about its GGUF files; where it speaks of a file it is newer than the cata
 from __future__ import annotations
 
 import hashlib
-import os
 import shlex
-import tempfile
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -96,10 +94,7 @@ def _keep(path: Path, content: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         for old in path.parent.glob("catalog-*.json"):
             old.unlink(missing_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".catalog-")
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        Path(temporary).replace(path)
+        paths.write_data(path, content)
     except OSError:
         return
 
@@ -149,11 +144,8 @@ def write_overlay(overlay: Overlay) -> Path:
         HermesError: the data folder cannot be written.
     """
     path = paths.catalog_overlay()
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(overlay)))
-        temporary.replace(path)
+        paths.write_data(path, msgspec.json.format(msgspec.json.encode(overlay)))
     except OSError as error:
         raise HermesError(
             f"{path} cannot be written: {error.strerror}.", hint="choose another folder with HERMES_LLM_DATA_DIR."

@@ -211,9 +211,5 @@ def _sound(value: Any) -> tuple[Measurement, ...]:  # noqa: ANN401 - whatever th
 
 def _remember(key: str, value: Sequence[Measurement]) -> None:
     """Add to the cache in one step, so that no other run reads half a file; not being able to is no harm."""
-    file = _file()
-    part = file.with_name(f"{file.name}.{os.getpid()}")
     with suppress(OSError):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(_remembered() | {key: value}, indent=1), "utf-8")
-        part.replace(file)
+        paths.write_data(_file(), json.dumps(_remembered() | {key: value}, indent=1).encode())
