@@ -234,7 +234,8 @@ class UpstreamEngine:
 
     async def _beat(self) -> None:
         """Ask for one token whenever the engine had nothing to do; what comes of it shows as with any request."""
-        while True:
+        # `wait_for` in `_next` may swallow the cancellation (Python 3.11, if an event comes at the same moment).
+        while self._beating is asyncio.current_task():
             before = self._counts.total()
             await asyncio.sleep(HEARTBEAT)
             if not self._running and self._counts.total() == before:
