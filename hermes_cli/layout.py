@@ -20,6 +20,7 @@ GAP = "  "
 _COMMAND = re.compile(r"(?<=[:·] )hermes [^;·()\n]+")
 _UNIT = re.compile(r"(?<=\d) (?=(?:s|min|h|B|M|k?B|[MGT]i?B|GB/s|tokens?(?:/s)?|%|points?|bits?|cores?|files?)(?!\w))")
 _NO_BREAK = "\u00a0"
+_NAME = re.compile(r"(?!\w+://)\w\S+")  # of a model, a repository, a file
 # Chinese and Japanese are written without blanks: a line ends after any letter, and the mark that follows it.
 _LETTER = "[\u3041-\u30ff\u3400-\u9fff\uf900-\ufaff]"
 _PIECE = re.compile(rf"\n|[^\S\n]*(?:{_LETTER}[\u3001-\u3011\uff01-\uff1f]*|(?:(?!{_LETTER})\S)+)|[^\S\n]+")
@@ -30,14 +31,15 @@ _FENCES = ("```", "~~~")
 def wrap(text: str, width: int, hanging: str = "") -> list[str]:
     """Return the lines of a text, broken between words; all but the first begin with `hanging`.
 
-    A word that is too long, a number and its unit, and a command to type are not broken; nor is a no-break space, which
-    becomes a plain one.
+    A number and its unit, and a command to type are not broken; nor is a no-break space, which becomes a plain one. A
+    name that is longer than a line breaks after one of its `/-._:`; an address or a path, which is copied, does not.
     """
     if len(text) <= width and "\n" not in text:
         return [text.replace(_NO_BREAK, " ")]
     lines: list[str] = []
     for paragraph in text.split("\n"):
         indent = paragraph[: len(paragraph) - len(paragraph.lstrip(" "))]
+        typed = {word for command in _COMMAND.findall(paragraph) for word in command.split()}
         kept = _UNIT.sub(_NO_BREAK, paragraph)
         kept = _COMMAND.sub(lambda match: _unbroken(match[0], width), kept)
         wrapped = textwrap.wrap(
@@ -49,8 +51,19 @@ def wrap(text: str, width: int, hanging: str = "") -> list[str]:
             replace_whitespace=False,
             drop_whitespace=True,
         )
-        lines += [line.replace(_NO_BREAK, " ") for line in wrapped] or [""]
+        for line in wrapped or [""]:
+            is_name = len(line) > width and _NAME.fullmatch(word := line.strip()) and word not in typed
+            lines += _broken_name(line, width, hanging or indent) if is_name else [line.replace(_NO_BREAK, " ")]
     return lines
+
+
+def _broken_name(line: str, width: int, hanging: str) -> list[str]:
+    """Return the lines of one long name with the blanks before it."""
+    lines = []
+    while len(line) > width and (end := max(line.rfind(sign, len(hanging) + 1, width) for sign in "/-._:")) > 0:
+        lines.append(line[: end + 1])
+        line = hanging + line[end + 1 :]
+    return [*lines, line]
 
 
 class WordWrap:
@@ -212,7 +225,8 @@ class Table:
         """Yield each row as a line of its first cells, and the others below with their titles."""
         first = 1 if self.titles[columns[0]] else 2  # a cell without a title says little alone
         for row, style in zip(self.rows, self._row_styles(), strict=True):
-            yield GAP.join(row[at] for at in columns[:first] if row[at]), style or "bold"
+            for line in wrap(GAP.join(row[at] for at in columns[:first] if row[at]), width, GAP):
+                yield line, style or "bold"
             below = ""
             for at in columns[first:]:
                 if not row[at] or (self.titles[at] in self.optional and len(GAP + self.titles[at] + row[at]) >= width):
