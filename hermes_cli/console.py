@@ -18,8 +18,8 @@ from enum import Enum
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TextIO
 
-from hermes_cli.layout import UNLIMITED, Table, command_lines, wrap
 from hermes_cli.platforms import drop_typed_ahead, echo
+from hermes_cli.text_layout import UNLIMITED, Table, command_lines, wrap
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole

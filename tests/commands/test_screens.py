@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import screens
 
-from hermes_cli.layout import Table, command_lines, wrap
+from hermes_cli.text_layout import Table, command_lines, wrap
 
 UNITS = {
     "s",
