@@ -74,11 +74,15 @@ class WordWrap:
 
     def __init__(self, width: Callable[[], int]) -> None:
         self._width = width
-        self._start_text()
+        self._held = ""  # the last word, with the blanks before it
+        self._column = 0
+        self._hanging = 0  # columns before the later lines of a paragraph
+        self._is_code = self._after_letter = False
 
     def feed(self, text: str) -> str:
         """Return what can be shown of the text so far; its last word may go on, and is held back."""
-        *pieces, last = _PIECE.findall(self._held + text) or [""]
+        pieces: list[str] = _PIECE.findall(self._held + text) or [""]
+        last = pieces.pop()
         self._held = ""
         if last == "\n" or _cells(last) > self._width():
             pieces.append(last)
@@ -89,14 +93,8 @@ class WordWrap:
     def finish(self) -> str:
         """Return the last word; another text may follow."""
         rest = self._placed(self._held)
-        self._start_text()
+        self._held, self._column, self._is_code = "", 0, False
         return rest
-
-    def _start_text(self) -> None:
-        self._held = ""  # the last word, with the blanks before it
-        self._column = 0
-        self._hanging = 0  # columns before the later lines of a paragraph
-        self._is_code = self._after_letter = False
 
     def _placed(self, piece: str) -> str:
         word = piece.lstrip()
@@ -105,8 +103,9 @@ class WordWrap:
             return piece
         if not word:
             return piece if self._is_code else ""
-        may_break = len(word) < len(piece) or self._after_letter or re.match(_LETTER, word) is not None
-        self._after_letter = re.match(_LETTER, word) is not None
+        is_letter = re.match(_LETTER, word) is not None
+        may_break = is_letter or self._after_letter or len(word) < len(piece)
+        self._after_letter = is_letter
         if not self._column:
             self._hanging = _cells(piece) + 1 if _BULLET.fullmatch(word) else len(piece) - len(word)
             self._is_code ^= word.startswith(_FENCES)
