@@ -246,7 +246,7 @@ class _Planner:
         return self._fitting(devices, self._cuts(devices, on_host, 1.0))
 
     def fill(self, devices: tuple[int, ...], most: int) -> Placement | None:
-        """Place as many layers as these devices have room for, up to `most`; None if that is none or one is not needed."""
+        """Place up to `most` layers, as many as these devices hold; None if that is none, or one is not needed."""
         cuts = [len(self.sums) - 1]
         for index in reversed(devices):
             start = bisect_left(self.sums, self.sums[cuts[0]] - self._limit(index, 1.0))
