@@ -334,7 +334,7 @@ def _engine(name: str | None, command: str | None, arguments: list[str] | None, 
     """Return the engine that is to be started; None for that of this program, without an import."""
     if not (name or command or arguments or rpc) and find_spec("llama_cpp"):
         return None
-    from hermes_cli.models.owned import engine_choice
+    from hermes_cli.models.engine_choice import engine_choice
 
     return engine_choice(name, command, arguments or (), rpc)
 

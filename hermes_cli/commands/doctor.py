@@ -216,8 +216,8 @@ def _hub(*, offline: bool) -> Iterator[Check]:
 
 def _demo() -> Iterator[Check]:
     """Load the demo model and ask it a question, as `hermes chat demo` does."""
+    from hermes_cli.models.engine_choice import default_engine
     from hermes_cli.models.loader import ModelLoader, Prewarm
-    from hermes_cli.models.owned import default_engine
     from hermes_cli.models.resolve import ModelRequest
 
     started = time.perf_counter()

@@ -17,6 +17,7 @@ from hermes_cli.chat.endpoint.address import OWN_KEY
 from hermes_cli.console import Voice, stdin_is_terminal
 from hermes_cli.errors import NotFoundError, NotInstalledError
 from hermes_cli.models.loader import ModelLoader, Prewarm
+from hermes_cli.platforms import STDIN, echo
 
 if TYPE_CHECKING:
     from hermes_cli.chat.agent_loop import AgentLoop
@@ -94,6 +95,7 @@ def run_oneshot(
 def run_interactive(arguments: ChatArguments, settings: ModelRequest, console: Console, prewarm: Prewarm) -> None:
     """Talk until the user leaves; arguments and errors are those of `run_oneshot`."""
     with ExitStack() as stack:
+        stack.enter_context(echo(STDIN, on=False))  # what is typed meanwhile, the next prompt shows
         chat = _open_chat(arguments, settings, console, prewarm, stack, interactive=True)
         if chat.terminal is None or chat.toolbox is None or chat.session is None:
             raise TypeError("a conversation on a terminal has its view, tools and a session")

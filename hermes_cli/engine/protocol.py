@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
@@ -177,6 +177,10 @@ class EngineStats:
     step_seconds: float = 0.0
     restarts: int = 0
     rss_bytes: int = 0
+
+    def plus(self, others: EngineStats, counters: Iterable[str]) -> EngineStats:
+        """Return these with the given counters of both."""
+        return replace(self, **{name: getattr(self, name) + getattr(others, name) for name in counters})
 
 
 class Engine(Protocol):

@@ -171,7 +171,7 @@ class ModelLoader:
 
     def _own(self, request: ModelRequest, catalogue: Catalogue) -> LoadedModel:
         from hermes_cli.generation import ChatModel  # noqa: PLC0415 - as below
-        from hermes_cli.models.owned import own  # noqa: PLC0415 - only where an engine is chosen
+        from hermes_cli.models.engine_choice import own  # noqa: PLC0415 - only where an engine is chosen
 
         planned = self._fetching(lambda: own(request, catalogue))
         if planned.note:
