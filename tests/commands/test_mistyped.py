@@ -113,7 +113,6 @@ def test_a_question_alone_is_asked() -> None:
         (["recommend", "M4 Max"], "M4 Max is a GPU", '--apple "M4 Max 48G"'),
         (["serve", "demo", "-tp", "2"], "no option --tensor-parallel-size", "--engine vllm"),
         (["rm", "--all"], "hermes rm has no option --all", "hermes list --installed"),
-        (["chat", "demo", "--system", "@none.txt", "hi"], "none.txt: there is no such file", "a text file"),
         (["?"], "no command ?", "hermes --help"),
         (["search"], "hermes search needs WORD.", "hermes search WORD..."),
         (["export", "demo"], "hermes export needs --to", "--to ollama|lmstudio|DIR"),
