@@ -66,7 +66,7 @@ class HermesError(Exception):
 
 def _with_one_full_stop(text: str) -> str:
     """Return the text without a second full stop, as where a library's reason ends in one and ours follows."""
-    return text[:-1] if DOUBLED.search(text) else text
+    return text[:-1] if DOUBLED.match(text[-3:]) else text  # a search would go through all of a long one
 
 
 def restore(kind: type[HermesError], attributes: dict[str, Any]) -> HermesError:

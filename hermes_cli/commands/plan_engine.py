@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from hermes_cli.catalog.names import ModelReference
     from hermes_cli.console import Console
     from hermes_cli.hardware.machine import Machine
-    from hermes_cli.planning.launch_planner import LaunchOptions
+    from hermes_cli.planning.launch_plan import LaunchOptions
     from hermes_cli.planning.quality import Purpose
 
 PARTS = ("weights", "kv_cache", "activations", "logits", "graphs", "context", "communication")

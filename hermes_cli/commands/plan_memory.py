@@ -37,7 +37,7 @@ PARTS = ("weights", "kv_cache", "compute", "output", "overhead", "total")
 
 @dataclass(frozen=True)
 class PlanOptions:
-    """How a model is to be loaded, as the flags of `hermes plan` say it; None leaves it to hermes."""
+    """The settings of loading from the flags of `hermes plan`; None leaves one to hermes."""
 
     context: int | None
     kv_type: str

@@ -25,8 +25,8 @@ from hermes_cli.errors import IntegrityError, NotFoundError, NotInstalledError, 
 from hermes_cli.hardware.probe import probe
 from hermes_cli.models.any_weights import weights_in_folder
 from hermes_cli.models.owned import OwnedModel
-from hermes_cli.planning.launch_plan import ENGINE_TITLES, GpuMemory, LaunchPlan
-from hermes_cli.planning.launch_planner import LaunchOptions, best_launch, plan_launch
+from hermes_cli.planning.launch_plan import ENGINE_TITLES, GpuMemory, LaunchOptions, LaunchPlan
+from hermes_cli.planning.launch_planner import best_launch, plan_launch
 from hermes_cli.store.weights import installed_weights, read_weight_folder
 
 if TYPE_CHECKING:
