@@ -318,9 +318,10 @@ def machine_for(
     return select_devices(machine, device_names(devices), reserve_bytes(reserve))
 
 
-def memory_in_use(machine: Machine) -> list[str]:
-    """Return who holds the memory of each GPU that has much less free than it could have."""
-    notes = []
+def gpu_notes(machine: Machine) -> list[str]:
+    """Return how a simulated GPU is named exactly, and who holds much of the memory of one."""
+    named = (note for note in machine.notes if machine.simulated and note.about == "devices" and note.fix)
+    notes = [f"{note.text}: {note.fix}" for note in named]
     for device in machine.usable_devices:
         used = device.total - device.free
         if not device.unified and used > MUCH_USED * device.total:
