@@ -54,10 +54,12 @@ def hosted_model(
     context = entry.context or (listed.context if listed else known.context.usable if known else LONGEST)
     name = entry.name or (known.short if known else identifier.rpartition("/")[2])
     model = HostedModel(
-        name,
-        EngineAddress(address.base),
-        ModelInfo(context, SLOTS, context, known.parameters if known else 0, 0, 0),
-        known,
+        name=name,
+        context=context,
+        slots=SLOTS,
+        known=known,
+        address=EngineAddress(address.base),
+        info=ModelInfo(context, SLOTS, context, known.parameters if known else 0, 0, 0),
         note=f"what is asked of {name} leaves this machine, for {address.host}: at most ${entry.spend_limit:.2f}",
         identifier=identifier,
         endpoint=address,

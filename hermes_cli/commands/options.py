@@ -203,7 +203,8 @@ def with_console(command: Callable[Concatenate[Console, P], None]) -> Callable[.
         command(console_for(json=json, quiet=quiet, no_color=no_color), *arguments, **options)
 
     types = get_type_hints(command, localns={"Console": Console}, include_extras=True)
-    own = [parameter.replace(annotation=types[name]) for name, parameter in signature(command).parameters.items()][1:]
+    every = signature(command).parameters.items()
+    own = [parameter.replace(annotation=types.get(name, parameter.annotation)) for name, parameter in every][1:]
     output = {"json": JsonOption, "quiet": QuietOption, "no_color": NoColorOption}
     added = [Parameter(name, Parameter.KEYWORD_ONLY, default=False, annotation=kind) for name, kind in output.items()]
     parameters = [*(parameter.replace(kind=Parameter.KEYWORD_ONLY) for parameter in own), *added]

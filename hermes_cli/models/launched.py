@@ -65,11 +65,11 @@ def launched(request: ModelRequest, choice: EngineChoice, program: EngineProgram
         notes = (*notes, f"there is no GPU: {ENGINE_TITLES[engine]} on a CPU is for tries")
     plan = replace(plan, more=choice.arguments)
     return OwnedModel(
-        name,
-        plan.context or _trained_context(plan),  # at most so many where the engine decides
-        plan.sequences or 1,
-        program,
-        command_of(plan, program.words),
+        name=name,
+        context=plan.context or _trained_context(plan),  # at most so many where the engine decides
+        slots=plan.sequences or 1,
+        program=program,
+        command=command_of(plan, program.words),
         known=known,
         template=request.template,
         note="; ".join(notes),

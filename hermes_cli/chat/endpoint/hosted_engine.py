@@ -57,7 +57,7 @@ class Budget:
             )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class HostedModel(AttachedModel):
     """A model at a service.
 
@@ -67,9 +67,9 @@ class HostedModel(AttachedModel):
         warn: is called with tool calls that cannot be run.
     """
 
-    identifier: str = ""
-    endpoint: EndpointAddress = field(default_factory=lambda: EndpointAddress("", ""), repr=False)
-    budget: Budget = field(default_factory=lambda: Budget(0, (0, 0)))
+    identifier: str
+    endpoint: EndpointAddress = field(repr=False)
+    budget: Budget
     warn: Callable[[str], object] = field(default=lambda _: None, compare=False)
 
     @property
@@ -77,7 +77,7 @@ class HostedModel(AttachedModel):
         """Return its fields for `--json`."""
         return {"upstream": self.endpoint.base, "upstream_model": self.identifier, "spend_limit": self.budget.limit}
 
-    def engine(self, **_: Any) -> Engine:  # noqa: ANN401 - the arguments of `PlannedModel.engine`
+    def engine(self, **_: Any) -> Engine:  # noqa: ANN401 - the arguments of `ServableModel.engine`
         """Make what stands in the place of an engine."""
         return HostedEngine(self)
 
