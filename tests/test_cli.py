@@ -14,6 +14,7 @@ from hermes_cli import errors
 from hermes_cli.catalog.load import load_catalogue
 from hermes_cli.cli import prewarm
 from hermes_cli.commands.app import COMMANDS, build_app, typed_command
+from hermes_cli.commands.serve import SETTING_OPTIONS
 from hermes_cli.errors import ExitCode, HermesError
 from hermes_cli.platforms import foreign_hermes
 
@@ -221,5 +222,6 @@ def test_environment_variables_are_documented(hermes: RunHermes) -> None:
     used = set()
     for source in (REPOSITORY / "hermes_cli").rglob("*.py"):
         used |= set(re.findall(r"(?<!_)HERMES_LLM_[A-Z_]*[A-Z]", source.read_text(encoding="utf-8")))
+    used |= {f"HERMES_LLM_{option.name.upper()}" for option in SETTING_OPTIONS}
     assert used == set(re.findall(r"^\| `(HERMES_LLM_[A-Z_]+)`", pages, re.MULTILINE))
     assert hermes("chat", "demo", "Who are you?", env={"HERMES_LLM_JSON": "1"}).stdout.startswith("{")

@@ -13,7 +13,7 @@ import typer
 
 from hermes_cli import __version__
 from hermes_cli.commands import mistyped
-from hermes_cli.errors import ExitCode
+from hermes_cli.errors import ExitCode, UnknownModelError
 from hermes_cli.platforms import foreign_hermes
 
 if TYPE_CHECKING:
@@ -133,6 +133,8 @@ def run(arguments: Sequence[str], started: Prewarm | None = None) -> int:
             typer.echo(error.ctx.get_help())
             return ExitCode.USAGE
         raise told from None
+    except UnknownModelError as error:
+        raise mistyped.gpu_as_model(error.name, words[0]) or error from None
 
 
 def typed_command(arguments: Sequence[str]) -> str | None:

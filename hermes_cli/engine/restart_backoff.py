@@ -1,4 +1,4 @@
-"""When an engine that died is started again: the longer it is since it worked, the later."""
+"""The pause before an engine that died is started again, which grows with each death in a row."""
 
 from __future__ import annotations
 

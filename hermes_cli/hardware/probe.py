@@ -162,7 +162,7 @@ def probe(*, measure: bool = True, sources: ProbeSources | None = None) -> Machi
 
 
 def _corrections(file: Path) -> Corrections | None:
-    """What hardware.yaml says; importing what reads it takes 50 ms that machines without the file can save."""
+    """Return the contents of hardware.yaml, None if there is no such file; only then is its reader imported (50 ms)."""
     if not file.exists():
         return None
     from hermes_cli.hardware.corrections import read_corrections  # noqa: PLC0415 - as above

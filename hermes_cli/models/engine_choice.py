@@ -1,4 +1,4 @@
-"""Which engine a model runs in where flags or a file choose another one than this program's own."""
+"""The choice of another engine than this program's own, by flags or a file, and the model in it."""
 
 from __future__ import annotations
 

@@ -25,8 +25,8 @@ from hermes_cli.errors import IntegrityError, NotFoundError, NotInstalledError, 
 from hermes_cli.hardware.probe import probe
 from hermes_cli.models.any_weights import weights_in_folder
 from hermes_cli.models.owned import OwnedModel
-from hermes_cli.planning.launch_plan import ENGINE_TITLES, GpuMemory, LaunchPlan
-from hermes_cli.planning.launch_planner import LaunchOptions, best_launch, plan_launch
+from hermes_cli.planning.launch_plan import ENGINE_TITLES, GpuMemory, LaunchOptions, LaunchPlan
+from hermes_cli.planning.launch_planner import best_launch, plan_launch
 from hermes_cli.store.weights import installed_weights, read_weight_folder
 
 if TYPE_CHECKING:
@@ -65,11 +65,11 @@ def launched(request: ModelRequest, choice: EngineChoice, program: EngineProgram
         notes = (*notes, f"there is no GPU: {ENGINE_TITLES[engine]} on a CPU is for tries")
     plan = replace(plan, more=choice.arguments)
     return OwnedModel(
-        name,
-        plan.context or _trained_context(plan),  # at most so many where the engine decides
-        plan.sequences or 1,
-        program,
-        command_of(plan, program.words),
+        name=name,
+        context=plan.context or _trained_context(plan),  # at most so many where the engine decides
+        slots=plan.sequences or 1,
+        program=program,
+        command=command_of(plan, program.words),
         known=known,
         template=request.template,
         note="; ".join(notes),

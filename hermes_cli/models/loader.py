@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from hermes_cli.engine.embedded.fit_check import FitCheck
     from hermes_cli.engine.protocol import Engine
     from hermes_cli.generation import ChatModel
-    from hermes_cli.models.planned import ServableModel
     from hermes_cli.models.resolve import ModelRequest, ResolvedModel
+    from hermes_cli.models.servable import ServableModel
 
     Recommend = Callable[[ModelRequest, Catalogue], ModelRequest]
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hermes_cli.catalog.models import CatalogModel, Catalogue
+from hermes_cli.catalog.models import Catalogue
 from hermes_cli.engine.protocol import Engine
 from hermes_cli.engine.upstream.engine_log import part_loaded
 from hermes_cli.engine.upstream.engine_process import EngineCommand
@@ -16,6 +15,7 @@ from hermes_cli.errors import DoesNotFitError, HermesError
 from hermes_cli.hardware.probe import ProbeSources, probe
 from hermes_cli.hardware.selection import select_devices
 from hermes_cli.models.resolve import EngineChoice, ModelRequest, resolve
+from hermes_cli.models.servable import ServableModel
 from hermes_cli.planning.load_plan import LoadOverrides
 from hermes_cli.planning.memory import facts_of
 from hermes_cli.planning.planner import computed_plan
@@ -25,41 +25,22 @@ from hermes_cli.prompting.turn_grammar import TAGS
 if TYPE_CHECKING:
     from hermes_cli.engine.embedded.child import Child
     from hermes_cli.hardware.machine import Machine
-    from hermes_cli.planning.fitted_plan import MemoryUse
-    from hermes_cli.planning.memory import FileFacts, Pooling
+    from hermes_cli.planning.memory import FileFacts
 
 
-@dataclass(frozen=True)
-class OwnedModel:
-    """A model in an engine that hermes starts; it has what `PlannedModel` has, as far as that makes sense.
+@dataclass(frozen=True, kw_only=True)
+class OwnedModel(ServableModel):
+    """A model in an engine that hermes starts.
 
     Attributes:
-        context: tokens that one request can use.
-        slots: requests at once.
         program: what is started.
         command: its words, with the model.
         room_fault: returns the error if there is too little memory now.
     """
 
-    name: str
-    context: int
-    slots: int
     program: EngineProgram
     command: EngineCommand
     room_fault: Callable[[], HermesError | None] = lambda: None  # where the engine plans its memory itself
-    path: Path | None = None
-    known: CatalogModel | None = None
-    template: str | None = None
-    note: str = ""
-    forced: bool = False
-
-    pooling: Pooling | None = None
-    places: tuple[MemoryUse, ...] = ()  # the engine decides
-
-    @property
-    def file_name(self) -> str:
-        """Return the name of its file, or its own."""
-        return self.path.name if self.path else self.name
 
     @property
     def details(self) -> dict[str, Any]:
@@ -73,7 +54,7 @@ class OwnedModel:
         progress: Callable[[float], None] = lambda _: None,
         child: Child | None = None,  # noqa: ARG002 - no process of ours works for it
     ) -> Engine:
-        """Make the engine, with the arguments of `PlannedModel.engine`; it starts when it is asked to load."""
+        """Make the engine; it starts when it is asked to load."""
         from hermes_cli.engine.upstream.supervised_engine import SupervisedEngine  # noqa: PLC0415 - HTTP
 
         def report(line: str) -> None:
@@ -81,6 +62,10 @@ class OwnedModel:
                 progress(part)
 
         return SupervisedEngine(self.command, tags=TAGS, texts=PROMPT_TAGS, report=report)
+
+    def memory_fault(self) -> HermesError | None:
+        """Return the error if there is too little memory now."""
+        return self.room_fault()
 
 
 def owned_by_llama_server(
@@ -112,11 +97,11 @@ def owned_by_llama_server(
     exact = replace(overrides, context=context, slots=slots, least=0)
     notes = ["--rpc: no key and no encryption on the way; for a network of your own"] if choice.rpc else []
     return OwnedModel(
-        name,
-        context,
-        slots,
-        program,
-        command,
+        name=name,
+        context=context,
+        slots=slots,
+        program=program,
+        command=command,
         room_fault=lambda: None if choice.rpc else _room_fault(name, facts, exact, program),
         path=resolved.file.path,
         known=resolved.known,

@@ -1,4 +1,4 @@
-"""Where a model costs least: the needs of a purpose, the points that a place costs, and the placement with the fewest.
+"""The placement that costs a model the fewest points, by the needs of a purpose.
 
 docs/quality.md has the scale.
 """
@@ -85,7 +85,7 @@ class Costs:
 
     @property
     def of_machine(self) -> float:
-        """Those that depend on where the model lies."""
+        """The costs that depend on where the model lies."""
         return self.speed + self.wait + self.leaving_gpu + self.more_gpus + self.no_room
 
 

@@ -48,6 +48,27 @@ class GpuMemory:
 
 
 @dataclass(frozen=True)
+class LaunchOptions:
+    """Settings that the user insists on; None leaves one free.
+
+    Attributes:
+        nodes: machines of the same kind.
+        context: tokens of the longest request.
+        sequences: requests at once, per replica.
+        tensor, pipeline, data: parallel sizes.
+    """
+
+    engine: EngineName = "vllm"
+    nodes: int = 1
+    context: int | None = None
+    sequences: int | None = None
+    kv_type: EngineKvType | None = None
+    tensor: int | None = None
+    pipeline: int | None = None
+    data: int | None = None
+
+
+@dataclass(frozen=True)
 class LaunchPlan:
     """The parameters with which an engine loads a model.
 

@@ -19,7 +19,8 @@ from hermes_cli.catalog.engine_weights import EngineWeights, WeightFormat, engin
 from hermes_cli.catalog.variants import quantization_loss
 from hermes_cli.planning.best_placement import NEEDS, slowness_cost
 from hermes_cli.planning.engine_gpus import computes_fp8, supported_gpus
-from hermes_cli.planning.launch_planner import Launch, LaunchOptions, fitting_launch
+from hermes_cli.planning.launch_plan import LaunchOptions
+from hermes_cli.planning.launch_planner import Launch, fitting_launch
 from hermes_cli.planning.launch_speed import BatchSpeed, batch_speed, first_token_of
 from hermes_cli.planning.quality import QualityScore, model_results, quantization_cost, supports_purpose
 from hermes_cli.planning.recommend import Recommendation, RecommendOptions, gpus_used, shared_speed

@@ -1,4 +1,4 @@
-"""How much of a device's bandwidth and arithmetic llama.cpp reaches, by backend and kind of chip.
+"""The share of a device's bandwidth and arithmetic that llama.cpp reaches, by backend and kind of chip.
 
 The figures are rounded by hand from benchmarks/published_speeds.csv, which names the source of each measurement. A fit
 to half of them finds nearly the same (docs/speed.md; python benchmarks/speed_model.py prints the errors).
@@ -43,7 +43,7 @@ GPU_ATTENTION = 1.4
 
 @dataclass(frozen=True)
 class DeviceFigures:
-    """What llama.cpp reaches on a kind of device.
+    """The speed that llama.cpp reaches on a kind of device.
 
     Attributes:
         share: of the memory's bandwidth, for weights of four bits and more.
