@@ -57,11 +57,7 @@ class Client:
     note: str = ""  # what else a person has to know
 
     def edited(self, before: str, connection: Connection) -> str:
-        """Return the text of its file with our settings in it.
-
-        Raises:
-            UsageError: the file is not as expected.
-        """
+        """Return the text of its file with our settings in it; raise UsageError if the file is not as expected."""
         text = self.text(connection)
         if self.how == "yaml-item":
             return with_yaml_item(before, text)

@@ -108,11 +108,7 @@ def _client_named(name: str) -> Client:
 
 
 def _connection(url: str | None, key: str | None, model: str | None) -> Connection:
-    """Return what is to be known of the server, by asking it.
-
-    Raises:
-        HermesError: there is none, or several, or it does not answer, or has no such model.
-    """
+    """Return what is to be known of the server, by asking it."""
     from hermes_cli.server.running import listed_models, running_servers
 
     needs_key = True
@@ -159,11 +155,7 @@ def _root(url: str) -> str:
 
 
 def _write(client: Client, connection: Connection, file: Path, console: Console, *, yes: bool) -> Path | None:
-    """Show the change of a file, ask, and make it; return the copy of what was there.
-
-    Raises:
-        UsageError: the file is not as expected, or nobody said yes.
-    """
+    """Show the change of a file, ask, and make it; return the copy of what was there."""
     if file.is_fifo() or file.is_char_device():
         raise UsageError(f"{file} is a pipe or a device.", hint="move it away.")
     try:

@@ -123,11 +123,7 @@ def listed_models(address: str, key: str | None = None) -> list[ListedModel] | N
 
 @contextmanager
 def recorded(address: str, models: tuple[str, ...], **more: Any) -> Iterator[None]:  # noqa: ANN401 - fields of the record
-    """Keep a record of this process as a server while the context lasts.
-
-    Raises:
-        OSError: it cannot be written.
-    """
+    """Keep a record of this process as a server while the context lasts; raise OSError if it cannot be written."""
     pid = os.getpid()
     server = RunningServer(pid, started_at(pid) or 0.0, time.time(), address, models, **more)
     path = _folder() / f"{pid}.json"
