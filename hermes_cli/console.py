@@ -18,8 +18,8 @@ from enum import Enum
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TextIO
 
-from hermes_cli.layout import UNLIMITED, Table, command_lines, wrap
-from hermes_cli.platforms import drop_typed_ahead
+from hermes_cli.platforms import drop_typed_ahead, echo
+from hermes_cli.text_layout import UNLIMITED, Table, command_lines, wrap
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
@@ -207,7 +207,8 @@ class Console:
         with open(device, encoding="utf-8") as terminal:  # noqa: PTH123 - a device, not a path of ours
             drop_typed_ahead(terminal.fileno())
             self._rich.print(question.translate(CONTROL), end="", markup=False, style="bold")
-            return terminal.readline().strip()
+            with echo(terminal.fileno(), on=True):
+                return terminal.readline().strip()
 
     def confirm(self, question: str, *, default: bool = False) -> bool | None:
         """Ask a question for yes or no; an empty line means `default`. Return None where nobody can be asked."""

@@ -55,7 +55,7 @@ def offer(
     overrides = LoadOverrides(context, force=force)
     resolved = ResolvedModel(ModelRequest(name, overrides), ModelFile(name, path), known, overrides)
     fitted = FittedPlan(LoadPlan(ContextSettings(context, 4), threads=1), ())
-    return ServedModel(name, aliases, PlannedModel(resolved, fitted, options or EngineOptions(tags=TAGS)), **more)
+    return ServedModel(name, aliases, PlannedModel.of(resolved, fitted, options or EngineOptions(tags=TAGS)), **more)
 
 
 def planned_of(served: ServedModel) -> PlannedModel:

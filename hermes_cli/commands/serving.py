@@ -27,7 +27,7 @@ from hermes_cli.hardware.probe import probe
 from hermes_cli.hardware.selection import device_names, reserve_bytes, select_devices
 from hermes_cli.models.attached import AttachedModel
 from hermes_cli.models.owned import OwnedModel
-from hermes_cli.models.planned import memory_fault
+from hermes_cli.models.planned import PlannedModel
 from hermes_cli.planning.recommend import RecommendOptions
 from hermes_cli.platforms import is_loopback
 from hermes_cli.server.app import EVERYWHERE
@@ -136,7 +136,7 @@ def planned_models(settings: ServerSettings, console: Console) -> tuple[ServedMo
 
 async def check_room(served: ServedModel) -> HermesError | None:
     """Return the error if there is too little memory for the model now, as `Pool` asks."""
-    return await asyncio.to_thread(memory_fault, served.model)
+    return await asyncio.to_thread(served.model.memory_fault)
 
 
 def _nothing(_: str) -> None:
@@ -235,7 +235,7 @@ def _memory(served: ServedModel) -> str:
     if isinstance(served.model, OwnedModel):
         return f"in {served.model.program.engine}, which hermes starts and watches ({served.model.program.source})"
     places = [place for place in served.model.places if place.part.total]
-    draft = served.model.options.draft
+    draft = served.model.options.draft if isinstance(served.model, PlannedModel) else None
     parts = [f"{memory_size(place.part.total)} of {memory_size(place.room)} free {place.where}" for place in places]
     return ", ".join(parts + ([f"{memory_size(draft.bytes)} for {draft.path.stem}, the draft model"] if draft else []))
 
@@ -249,7 +249,7 @@ def _model_document(served: ServedModel) -> dict[str, Any]:
         "slots": model.slots,
         "pooling": model.pooling,
     }
-    if isinstance(model, AttachedModel | OwnedModel):
+    if not isinstance(model, PlannedModel):
         return {**document, **model.details, "note": model.note or None}
     plan = model.fitted.plan
     return {

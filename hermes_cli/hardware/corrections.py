@@ -38,7 +38,7 @@ class MemoryCorrection(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class GpuCorrection(MemoryCorrection, forbid_unknown_fields=True):
-    """What is known of a GPU, and whether it is to be used."""
+    """The given memory and bandwidth of a GPU; it is not used unless `use`."""
 
     use: bool = True
 

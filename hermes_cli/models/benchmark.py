@@ -153,7 +153,7 @@ async def _measure(child: Child, request: BenchRequest, show: Callable[[str], No
 
 @dataclass(frozen=True)
 class _Estimates:
-    """What planning/speed.py says of a plan."""
+    """The estimates of planning/speed.py for a plan."""
 
     facts: FileFacts
     quantization: str

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from hermes_cli.engine.embedded.output_text import ReasoningTracker
+from hermes_cli.engine.output_text import ReasoningTracker
 from hermes_cli.engine.protocol import (
     Done,
     Embeddings,
