@@ -45,24 +45,16 @@ class Connection:
 
 @dataclass(frozen=True)
 class Client:
-    """A client.
-
-    Attributes:
-        text: its settings: a whole file, an entry of one, or lines for a shell or a program.
-        file: where they belong; None if they are only printed.
-        how: a file of its own, an item of a list in YAML, or a member of an object in JSON with comments.
-        start: what to type, or to do, then; `{file}` is the path.
-        needs: tokens of context that it begins with.
-        note: what else a person has to know.
-    """
+    """A client."""
 
     title: str
-    text: Callable[[Connection], str]
-    file: Callable[[], Path] | None = None
+    text: Callable[[Connection], str]  # its settings: a whole file, an entry of one, or lines for a shell or a program
+    file: Callable[[], Path] | None = None  # where they belong; None if they are only printed
+    # a file of its own, an item of a list in YAML, or a member of an object in JSON with comments
     how: Literal["file", "yaml-item", "json-member"] = "file"
-    start: str = ""
-    needs: int = 0
-    note: str = ""
+    start: str = ""  # what to type, or to do, then; `{file}` is the path
+    needs: int = 0  # tokens of context that it begins with
+    note: str = ""  # what else a person has to know
 
     def edited(self, before: str, connection: Connection) -> str:
         """Return the text of its file with our settings in it.

@@ -30,17 +30,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class OwnedModel(ServableModel):
-    """A model in an engine that hermes starts.
+    """A model in an engine that hermes starts."""
 
-    Attributes:
-        program: what is started.
-        command: its words, with the model.
-        room_fault: returns the error if there is too little memory now.
-    """
-
-    program: EngineProgram
-    command: EngineCommand
-    room_fault: Callable[[], HermesError | None] = lambda: None  # where the engine plans its memory itself
+    program: EngineProgram  # what is started
+    command: EngineCommand  # its words, with the model
+    # returns the error if there is too little memory now; none where the engine plans its memory itself
+    room_fault: Callable[[], HermesError | None] = lambda: None
 
     @property
     def details(self) -> dict[str, Any]:

@@ -43,17 +43,12 @@ ROUND_CONTEXT = 4096
 
 @dataclass(frozen=True)
 class Launch:
-    """A plan for a machine: its weights, the GPU that limits it, and remarks.
-
-    Attributes:
-        gpus: those of one node that are used.
-        room: bytes of each that the engine may use.
-    """
+    """A plan for a machine: its weights, the GPU that limits it, and remarks."""
 
     plan: LaunchPlan
     weights: EngineWeights
-    gpus: tuple[Device, ...]
-    room: int
+    gpus: tuple[Device, ...]  # those of one node that are used
+    room: int  # bytes of each that the engine may use
     notes: tuple[str, ...] = ()
 
     @property

@@ -45,27 +45,19 @@ class _Listing(Struct, frozen=True):
 
 @dataclass(frozen=True)
 class RunningServer:
-    """A server that runs.
-
-    Attributes:
-        start: identity of the process beside its number, which the system gives again; see `started_at`.
-        started: seconds since 1970.
-        address: URL without `/v1`.
-        models: names, the default first.
-        grace: seconds that running requests have when it is stopped.
-        key: the API key that was made for this run, for commands of the same user; None if there is no such key.
-        has_keys: True if requests need a key.
-        log: file that a server in the background writes to; None if it writes to a terminal or to a service manager.
-    """
+    """A server that runs."""
 
     pid: Annotated[int, Meta(gt=0)]
-    start: float
-    started: Annotated[float, Meta(ge=0, le=1e11)]
+    start: float  # identity of the process beside its number, which the system gives again; see `started_at`
+    started: Annotated[float, Meta(ge=0, le=1e11)]  # seconds since 1970
+    # URL without `/v1`
     address: Annotated[str, Meta(pattern=r"^http://(\[[0-9a-fA-F:.%]+\]|[^\s\x00-\x1f/:\[\]]+)(:[0-9]{1,5})?$")]
-    models: tuple[Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f]+$")], ...]
-    grace: Annotated[float, Meta(ge=0, le=86_400)] = 30.0
+    models: tuple[Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f]+$")], ...]  # names, the default first
+    grace: Annotated[float, Meta(ge=0, le=86_400)] = 30.0  # seconds that running requests have when it is stopped
+    # the API key that was made for this run, for commands of the same user; None if there is no such key
     key: str | None = None
-    has_keys: bool = False
+    has_keys: bool = False  # True if requests need a key
+    # file that a server in the background writes to; None if it writes to a terminal or to a service manager
     log: str | None = None
 
     @property

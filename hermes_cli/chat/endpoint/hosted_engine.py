@@ -32,17 +32,11 @@ _SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repeat_penalty", "presen
 
 @dataclass
 class Budget:
-    """USD that may be spent as long as the server runs, by the service's prices for a million tokens.
+    """USD that may be spent as long as the server runs, by the service's prices for a million tokens."""
 
-    Attributes:
-        limit: in USD.
-        prices: of tokens that are read, and of those that are written.
-        spent: in USD, so far.
-    """
-
-    limit: float
-    prices: tuple[float, float]
-    spent: float = 0.0
+    limit: float  # in USD
+    prices: tuple[float, float]  # of tokens that are read, and of those that are written
+    spent: float = 0.0  # in USD, so far
 
     def add(self, read: float, written: float) -> None:
         """Count tokens."""
@@ -59,17 +53,12 @@ class Budget:
 
 @dataclass(frozen=True, kw_only=True)
 class HostedModel(AttachedModel):
-    """A model at a service.
+    """A model at a service."""
 
-    Attributes:
-        identifier: the service's name for it.
-        endpoint: where the service is, with the key.
-        warn: is called with tool calls that cannot be run.
-    """
-
-    identifier: str
-    endpoint: EndpointAddress = field(repr=False)
+    identifier: str  # the service's name for it
+    endpoint: EndpointAddress = field(repr=False)  # where the service is, with the key
     budget: Budget
+    # is called with tool calls that cannot be run
     warn: Callable[[str], object] = field(default=lambda _: None, compare=False)
 
     @property
