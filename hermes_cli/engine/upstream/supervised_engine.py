@@ -263,6 +263,6 @@ def _died(session: _Session) -> EngineDiedError:
 
 
 async def _work(upstream: UpstreamEngine) -> tuple[int, int]:
-    """Return how many requests are running, and how many tokens came of all that there were."""
+    """Return how many requests wait for the engine, and how many tokens came of all that there were."""
     stats = await upstream.stats()
-    return len(stats.running), stats.completion_tokens + sum(state.completion_tokens for state in stats.running)
+    return upstream.waiting, stats.completion_tokens + sum(state.completion_tokens for state in stats.running)
