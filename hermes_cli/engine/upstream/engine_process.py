@@ -32,40 +32,27 @@ IDLE_SHARE = 0.05  # of one core: less is no work
 
 @dataclass(frozen=True)
 class Limits:
-    """Seconds after which an engine is taken for hung.
+    """Seconds after which an engine is taken for hung."""
 
-    Attributes:
-        idle_start: of a start that neither logs nor computes.
-        silent_start: of a start that computes and logs nothing: processes that wait for each other use a core, too.
-        stalled: of requests at work without a token, or of no answer at all.
-    """
-
-    idle_start: float = 60.0
+    idle_start: float = 60.0  # of a start that neither logs nor computes
+    # of a start that computes and logs nothing: processes that wait for each other use a core, too
     silent_start: float = 900.0
-    stalled: float = 45.0
+    stalled: float = 45.0  # of requests at work without a token, or of no answer at all
 
 
 @dataclass(frozen=True)
 class EngineCommand:
-    """A program that becomes an engine.
+    """A program that becomes an engine."""
 
-    Attributes:
-        engine: the name of its dialect.
-        words: the program and its arguments; `{socket}` and `{port}` become where it has to listen.
-        environment: variables beside ours; `{folder}` becomes a private folder.
-        activity: a route whose answer changes while the engine works, and what its lines begin with that count.
-        computes_here: the engine computes in its own processes and sleeps when it has nothing to do.
-        grace: seconds that it gets to end by itself.
-        heartbeat: it works with other machines, and notices only at work that one is gone.
-    """
-
-    engine: str
-    words: tuple[str, ...]
+    engine: str  # the name of its dialect
+    words: tuple[str, ...]  # the program and its arguments; `{socket}` and `{port}` become where it has to listen
+    # variables beside ours; `{folder}` becomes a private folder
     environment: Mapping[str, str] = field(default_factory=dict)
+    # a route whose answer changes while the engine works, and what its lines begin with that count
     activity: tuple[str, str] = ("", "")
-    computes_here: bool = False
-    grace: float = GRACE
-    heartbeat: bool = False
+    computes_here: bool = False  # the engine computes in its own processes and sleeps when it has nothing to do
+    grace: float = GRACE  # seconds that it gets to end by itself
+    heartbeat: bool = False  # it works with other machines, and notices only at work that one is gone
 
 
 class EngineProcess:
