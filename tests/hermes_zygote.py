@@ -256,6 +256,7 @@ def _prepare_hermes() -> Callable[[], None]:
     for package in ("hermes_cli.commands", "hermes_cli.store", "hermes_cli.chat.sessions"):
         for found in iter_modules(import_module(package).__path__, f"{package}."):
             import_module(found.name)
+    _compute_what_all_share()
     import forked_children  # noqa: PLC0415 - it needs what was imported
 
     forked_children.preload()
@@ -275,6 +276,13 @@ def _prepare_hermes() -> Callable[[], None]:
             setattr(module, name, getattr(constants, name))
 
     return read
+
+
+def _compute_what_all_share() -> None:
+    """Compile the demo's template, and how the catalogue is read, as the first command of a process does."""
+    template = Path(__file__).parent.parent / "demo" / "template.jinja"
+    sys.modules["hermes_cli.prompting.template"].compile_fault(template.read_text("utf-8"))
+    sys.modules["msgspec"].json.Decoder(sys.modules["hermes_cli.catalog.models"].Catalogue)
 
 
 def _become(
