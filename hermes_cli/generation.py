@@ -278,11 +278,7 @@ async def _in_turn(client: str, work: Callable[[], T], size: int) -> T:
 
 
 def _without_grammar(constraints: Constraints) -> Constraints:
-    """Return the constraints for an engine without grammars: none. Calls are read as the model writes them.
-
-    Raises:
-        UsageError: more is wanted than that the model may call tools if it likes.
-    """
+    """Return the constraints for an engine without grammars: none. Calls are read as the model writes them."""
     calls = constraints.calls
     wanted = (
         "to a schema"

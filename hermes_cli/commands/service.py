@@ -145,11 +145,7 @@ def status(console: Console) -> None:
 
 
 def service_manager(platform: str = sys.platform) -> ServiceManager:
-    """Return the service manager of a platform.
-
-    Raises:
-        HermesError: we know none for it.
-    """
+    """Return the service manager of a platform; raise HermesError if we know none for it."""
     home = Path("~").expanduser()
     if platform == "win32":
         raise HermesError(

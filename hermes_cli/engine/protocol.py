@@ -191,11 +191,7 @@ class Engine(Protocol):
         """Return the token ids of a text; `special` lets it spell control tokens. Nothing is added at either end."""
 
     async def detokenize(self, tokens: list[int]) -> bytes:
-        """Return the bytes of tokens, control tokens included.
-
-        Raises:
-            UsageError: a number is not a token.
-        """
+        """Return the bytes of tokens, control tokens included; raise UsageError if a number is not a token."""
 
     async def stats(self) -> EngineStats:
         """Return the counters and the present state; a model that is not loaded stays so."""

@@ -101,15 +101,27 @@ class RunningServer:
 
 def fetch_json(address: str, route: str, key: str | None = None) -> Any:  # noqa: ANN401 - what JSON holds
     """Return the JSON of a route of a server at `http://HOST:PORT`; None if there is no answer with status 200."""
+    return _answer(address, route, key)[1]
+
+
+def status_of(address: str, route: str, key: str | None = None) -> int | None:
+    """Return the status that a server answers a route with; None if there is no answer."""
+    return _answer(address, route, key)[0]
+
+
+def _answer(address: str, route: str, key: str | None) -> tuple[int | None, Any]:
+    """Return the status of an answer, None if there is none, and its JSON, None unless the status is 200."""
+    status = None
     try:
         parts = urlsplit(address)
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         with closing(kind(parts.hostname or "", parts.port, timeout=TIMEOUT)) as connection:
             connection.request("GET", route, headers={"Authorization": f"Bearer {key}"} if key else {})
             response = connection.getresponse()
-            return json.loads(response.read(MOST_BYTES)) if response.status == http.client.OK else None
+            status = response.status
+            return status, json.loads(response.read(MOST_BYTES)) if status == http.client.OK else None
     except (OSError, http.client.HTTPException, ValueError, RecursionError):
-        return None
+        return status, None
 
 
 def listed_models(address: str, key: str | None = None) -> list[ListedModel] | None:
@@ -123,11 +135,7 @@ def listed_models(address: str, key: str | None = None) -> list[ListedModel] | N
 
 @contextmanager
 def recorded(address: str, models: tuple[str, ...], **more: Any) -> Iterator[None]:  # noqa: ANN401 - fields of the record
-    """Keep a record of this process as a server while the context lasts.
-
-    Raises:
-        OSError: it cannot be written.
-    """
+    """Keep a record of this process as a server while the context lasts; raise OSError if it cannot be written."""
     pid = os.getpid()
     server = RunningServer(pid, started_at(pid) or 0.0, time.time(), address, models, **more)
     path = _folder() / f"{pid}.json"

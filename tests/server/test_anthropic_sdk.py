@@ -10,7 +10,7 @@ from anthropic import Anthropic, APIStatusError, BadRequestError, NotFoundError,
 from anthropic.types import Message
 from conftest import HANG, eventually
 from openai_rig import house
-from server_rig import Process, hermes_serve
+from server_rig import Process, the_server  # noqa: F401 - a fixture
 
 from hermes_cli.errors import EngineDiedError
 from hermes_cli.paths import asset
@@ -27,12 +27,6 @@ OFFERED: Any = [
     for name, tool in TOOLS.items()
 ]
 THINK: Any = {"type": "enabled", "budget_tokens": 1024}
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
-    with hermes_serve("demo", cwd=tmp_path_factory.mktemp("serve")) as process:
-        yield process
 
 
 @pytest.fixture(scope="module")

@@ -102,6 +102,7 @@ class UpstreamEngine:
         texts: Sequence[str] = (),
         tokenizer: Path | None = None,
         heartbeat: bool = False,
+        watched: bool = False,
     ) -> None:
         """Connect to nothing yet.
 
@@ -112,9 +113,10 @@ class UpstreamEngine:
             texts: others that are told in `control` or `added` if they are one token.
             heartbeat: ask for one token after each `HEARTBEAT` without a request: an engine on several nodes notices
                 only at work that one of them is gone.
+            watched: somebody else looks whether it hangs.
         """
         self.address, self._tags, self._texts = address, tuple(tags), (*texts, *SPECIAL_TEXTS)
-        self._tokenizer, self._heartbeat = tokenizer, heartbeat
+        self._tokenizer, self._heartbeat, self._watched = tokenizer, heartbeat, watched
         self._client: UpstreamClient | None = None
         self._loading: asyncio.Task[tuple[Dialect, ModelInfo]] | None = None
         self._beating: asyncio.Task[None] | None = None
@@ -133,7 +135,7 @@ class UpstreamEngine:
         sequence = _Sequence(next(self._numbers))
         self._counts["requests"] += 1
         self._running[sequence.number] = sequence
-        if self._looking is None:
+        if self._looking is None and not self._watched:
             self._looking = asyncio.ensure_future(self._look())
         outcome = "cancelled"
         try:
@@ -160,7 +162,7 @@ class UpstreamEngine:
             self._counts[outcome] += 1
             self._counts["prompt_tokens"] += sequence.prompt_tokens
             self._counts["completion_tokens"] += sequence.completion_tokens
-            if not self._running:
+            if self._looking and not self._running:
                 self._looking.cancel()
                 self._looking = None
 

@@ -181,7 +181,11 @@ class SupervisedEngine:
             self._folder = await asyncio.to_thread(RunFolder, self.command.engine)
         self._guard = self._guard or ProcessGuard()
         process = EngineProcess(self.command, self._folder, self._guard)
-        upstream = UpstreamEngine(process.address, tags=self._tags, texts=self._texts, heartbeat=self.command.heartbeat)
+        heartbeat = self.command.heartbeat
+        # EngineProcess.watch is what notices a hang: it sees the processes, too.
+        upstream = UpstreamEngine(
+            process.address, tags=self._tags, texts=self._texts, heartbeat=heartbeat, watched=True
+        )
         try:
             await process.wait_until_ready(self._report, self.limits, self._note)
             info = await upstream.load()
