@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 import pytest
 from conftest import HANG, eventually
 from openai_rig import house
-from server_rig import Process, hermes_serve
+from server_rig import Process, the_server  # noqa: F401 - a fixture
 
 from hermes_cli.errors import EngineDiedError
 from hermes_cli.paths import asset
@@ -38,12 +38,6 @@ def sdk() -> Any:  # noqa: ANN401 - a module
     import anthropic  # noqa: PLC0415
 
     return anthropic
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
-    with hermes_serve("demo", cwd=tmp_path_factory.mktemp("serve")) as process:
-        yield process
 
 
 @pytest.fixture(scope="module")
