@@ -13,13 +13,13 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import Enum
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TextIO
 
-from hermes_cli.layout import UNLIMITED, Table, command_lines, wrap
-from hermes_cli.platforms import drop_typed_ahead
+from hermes_cli.platforms import drop_typed_ahead, echo
+from hermes_cli.text_layout import UNLIMITED, Table, command_lines, wrap
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
@@ -184,9 +184,13 @@ class Console:
         self._aside(message, warning_style())
 
     def log(self, line: str) -> None:
-        """A line of a log that goes on for days, on standard error, without colour and in every voice."""
-        sys.stderr.write(f"{line.translate(CONTROL)}\n")
-        sys.stderr.flush()
+        """A line of a log that goes on for days, on standard error, without colour and in every voice.
+
+        A server does not fail because its log cannot be written, as on a full disk.
+        """
+        with suppress(OSError):
+            sys.stderr.write(f"{line.translate(CONTROL)}\n")
+            sys.stderr.flush()
 
     def error(self, error: HermesError) -> None:
         """Print what is wrong, and what to type next; a line that a quoted text begins is marked as one of it."""
@@ -207,7 +211,8 @@ class Console:
         with open(device, encoding="utf-8") as terminal:  # noqa: PTH123 - a device, not a path of ours
             drop_typed_ahead(terminal.fileno())
             self._rich.print(question.translate(CONTROL), end="", markup=False, style="bold")
-            return terminal.readline().strip()
+            with echo(terminal.fileno(), on=True):
+                return terminal.readline().strip()
 
     def confirm(self, question: str, *, default: bool = False) -> bool | None:
         """Ask a question for yes or no; an empty line means `default`. Return None where nobody can be asked."""

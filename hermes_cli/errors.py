@@ -3,7 +3,8 @@
     HermesError                 1    it failed
      ├── UsageError             2    what was typed or given cannot be understood
      ├── NotFoundError          3    no such model, file or command
-     │    └── NotInstalledError      a model that has to be fetched first
+     │    ├── NotInstalledError      a model that has to be fetched first
+     │    └── UnknownModelError      what was typed names no model
      ├── DoesNotFitError        4    more memory or context is needed than there is
      │    └── ContextFullError       the conversation is longer than the context length
      ├── NetworkError           5    the Hub or a server could not be reached
@@ -65,7 +66,7 @@ class HermesError(Exception):
 
 def _with_one_full_stop(text: str) -> str:
     """Return the text without a second full stop, as where a library's reason ends in one and ours follows."""
-    return text[:-1] if DOUBLED.search(text) else text
+    return text[:-1] if DOUBLED.match(text[-3:]) else text  # a search would go through all of a long one
 
 
 def restore(kind: type[HermesError], attributes: dict[str, Any]) -> HermesError:
@@ -108,6 +109,14 @@ class NotInstalledError(NotFoundError):
         """Make the hint of the name, if it is not given."""
         super().__init__(message, hint=hint or f"fetch it: hermes pull {shlex.quote(pull)}")
         self.pull = pull
+
+
+class UnknownModelError(NotFoundError):
+    """What was typed names no model, and no file; `name` is what it was."""
+
+    def __init__(self, name: str, *, hint: str) -> None:
+        super().__init__(f"there is no model named {name} and no such file.", hint=hint)
+        self.name = name
 
 
 class DoesNotFitError(HermesError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import os
+import shutil
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -18,6 +19,7 @@ import platformdirs
 from hermes_cli.errors import AccessError, UsageError
 
 APP = "hermes-llm"
+MAX_LOG_BYTES = 8 << 20  # of a log; as many are kept of what came before
 PACKAGE = Path(__file__).parent
 
 
@@ -76,13 +78,13 @@ def models_dir() -> Path:
         return Path(os.path.expandvars(cache)).expanduser() if cache else hub_home() / "hub"
 
 
-def write_private(path: Path, text: str) -> None:
+def write_private(path: Path, content: str | bytes) -> None:
     """Write a file that only this user can read, in one step: it is never half written, and never open to others.
 
     Raises:
         OSError: it cannot be written; `filename` is the path. What was there is as before.
     """
-    _write_whole(path, text.encode(), None)
+    _write_whole(path, content.encode() if isinstance(content, str) else content, None)
 
 
 def write_data(path: Path, content: bytes) -> None:
@@ -109,20 +111,34 @@ def write_settings(path: Path, text: str, *, private: bool = False) -> None:
 
 
 def _write_whole(path: Path, content: bytes, mode: int | None) -> None:
+    with replacing(path, folder_mode=0o700 if mode is None else 0o777) as partial:
+        partial.write_bytes(content)
+        if mode is not None:
+            partial.chmod(mode)
+
+
+@contextmanager
+def replacing(path: Path, *, folder_mode: int = 0o777) -> Iterator[Path]:
+    """Yield a new file in the folder of a path, which becomes it at the end, or is removed by an error.
+
+    It is nobody else's: its name is new, and only this user can read it.
+
+    Raises:
+        OSError: as `write_private`.
+    """
     import tempfile  # noqa: PLC0415 - 10 ms, for what is seldom written
 
     target = Path(os.path.realpath(path))  # a link stays: settings are often kept elsewhere
     try:
-        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700 if mode is None else 0o777)
-        descriptor, partial = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:100]}.")  # mode 0600
+        target.parent.mkdir(parents=True, exist_ok=True, mode=folder_mode)
+        descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:100]}.")  # mode 0600
+        os.close(descriptor)
+        partial = Path(name)
         try:
-            with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor, not a path
-                file.write(content)
-            if mode is not None:
-                Path(partial).chmod(mode)
-            Path(partial).replace(target)
+            yield partial
+            partial.replace(target)
         except BaseException:
-            Path(partial).unlink(missing_ok=True)
+            partial.unlink(missing_ok=True)
             raise
     except OSError as error:  # of the partial file, or of a full disk, which names none
         raise OSError(error.errno, error.strerror, str(path)) from None
@@ -211,6 +227,14 @@ def _owners(info: os.stat_result) -> tuple[str, str, str]:
 
         group = grp.getgrgid(info.st_gid).gr_name
     return owner, group, user
+
+
+def trim_log(log: Path) -> None:
+    """Keep a log short that a process goes on appending to: copy it to `NAME.1`, and empty it."""
+    with suppress(OSError):
+        if log.stat().st_size > MAX_LOG_BYTES:
+            shutil.copyfile(log, log.with_name(f"{log.name}.1"))
+            os.truncate(log, 0)
 
 
 def existing(folder: Path) -> Path:

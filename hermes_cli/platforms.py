@@ -11,8 +11,8 @@ import ipaddress
 import os
 import signal
 import sys
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from pathlib import Path
 
@@ -20,6 +20,7 @@ REINSTALL = "pip install --force-reinstall --no-cache-dir"
 INSTEAD_HINT = "take a server that is built already: hermes engine install llama-server"
 REINSTALL_HINT = f"install it again: {REINSTALL} llama-cpp-python"
 ENTRY_POINT = b"hermes_cli.cli"  # stands in every script that pip, pipx or uv make for us; Hermes Agent's says .main
+STDIN = 0  # its file descriptor
 # Characters that hermes draws with, in ASCII: bars, marks, arrows, and what stands between words.
 _SIGNS = dict(zip("█▓▒░●◐○✓·•∴→←…━╸╺", "#=-.*~-x-*:><.=--", strict=True))
 
@@ -71,6 +72,31 @@ def drop_typed_ahead(descriptor: int) -> None:
 
     with suppress(termios.error):  # no terminal
         termios.tcflush(descriptor, termios.TCIFLUSH)
+
+
+@contextmanager
+def echo(descriptor: int, *, on: bool) -> Iterator[None]:
+    """Have a terminal show what is typed, or not; as before in the end.
+
+    What is typed while nobody reads it is kept either way, and shown again by the prompt that reads it.
+    """
+    if sys.platform == "win32":  # shows only what is read
+        yield
+        return
+    import termios  # noqa: PLC0415 - not on Windows
+
+    before = None
+    with suppress(termios.error):  # no terminal
+        before = termios.tcgetattr(descriptor)
+        changed = [*before]
+        changed[3] = changed[3] | termios.ECHO if on else changed[3] & ~termios.ECHO
+        termios.tcsetattr(descriptor, termios.TCSANOW, changed)
+    try:
+        yield
+    finally:
+        with suppress(termios.error):
+            if before is not None:
+                termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
 
 
 def open_closed_streams() -> None:

@@ -12,10 +12,11 @@ from typing import Any, TypeVar
 import psutil
 from conftest import HANG
 
-from hermes_cli.engine.embedded.engine import RESTART_DELAYS, EmbeddedEngine
+from hermes_cli.engine.embedded.engine import EmbeddedEngine
 from hermes_cli.engine.embedded.messages import EngineOptions
 from hermes_cli.engine.protocol import Event, TextEvent
 from hermes_cli.engine.request import GenerationRequest
+from hermes_cli.engine.restart_backoff import RESTART_DELAYS
 from hermes_cli.planning.load_plan import LoadPlan
 from hermes_cli.planning.memory import ContextSettings
 

@@ -9,7 +9,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from hermes_cli.engine.embedded.output_text import ReasoningTracker, StopTexts
+from hermes_cli.engine.output_text import ReasoningTracker, StopTexts
 from hermes_cli.engine.protocol import Done, Embeddings, EngineStats, Event, ModelInfo, SequenceState, TextEvent
 from hermes_cli.engine.request import EmbeddingRequest, GenerationRequest, ReasoningOptions
 from hermes_cli.errors import ContextFullError, EngineError, HermesError, UsageError

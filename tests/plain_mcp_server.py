@@ -4,7 +4,8 @@ LISTED is a JSON list of pages, each a list of tools. A call of any tool returns
 argument `content`. `ask` asks the user what its argument `request` says, and returns the reply; `grow` adds a tool and
 says so; `crash` complains and ends this program; `spawn` starts a process that does not end with this one, and writes
 its number to `file`; `hang` writes its own there and does not answer, and "stopped" when it is told to stop or its input
-ends; `block` writes it, too, and then attends to nothing. FLAW: `mute` never answers, `stubborn` ignores the end of its
+ends; `block` writes it, too, and then attends to nothing; `write` answers with the line `line`, in which ID stands for
+that of the call. FLAW: `mute` never answers, `stubborn` ignores the end of its
 input and SIGTERM.
 """
 
@@ -86,6 +87,10 @@ def main() -> None:
             continue
         if params.get("name") in {"hang", "block"}:
             hang(message["id"], params)
+            continue
+        if params.get("name") == "write":
+            sys.stdout.write(params["arguments"]["line"].replace("ID", str(message["id"])) + "\n")
+            sys.stdout.flush()
             continue
         result = answer(message["method"], params)
         missing = {"error": {"code": -32601, "message": "Method not found"}}

@@ -135,6 +135,30 @@ def test_what_was_typed_before_a_question_is_no_answer(tmp_path: Path) -> None:
         terminal.wait_for("False")
 
 
+READS_QUIETLY = """
+import sys
+from hermes_cli.console import Console
+from hermes_cli.platforms import STDIN, echo
+with echo(STDIN, on=False):
+    print("begun")
+    print("typed", repr(sys.stdin.readline()))
+    print("answered", Console().ask("Sure? "))
+print("again", repr(sys.stdin.readline()))
+"""
+
+
+def test_what_is_typed_meanwhile_is_kept_but_not_shown_and_answers_are(tmp_path: Path) -> None:
+    environment = {**clean_environment(), "TERM": "xterm-256color"}
+    with terminal_rig.Terminal(code=READS_QUIETLY, environment=environment, folder=tmp_path) as terminal:
+        terminal.wait_for("begun")
+        terminal.type("early\n")
+        terminal.wait_for("Sure?")
+        terminal.type("yes\n")
+        assert terminal.wait_for("answered").splitlines() == ["begun", r"typed 'early\n'", "Sure? yes", "answered yes"]
+        terminal.type("late\n")
+        terminal.wait_for("late\nagain")  # its echo is back
+
+
 def test_names_in_an_error_do_not_reorder_it(capsys: pytest.CaptureFixture[str]) -> None:
     Console().error(HermesError("no model named a\u202eb\u2066c.", hint="list them."))
     assert "a\ufffdb\ufffdc" in capsys.readouterr().err

@@ -34,3 +34,20 @@ def test_a_client_that_keeps_its_threads_busy_leaves_others_theirs(size: int, mo
         return begun
 
     assert asyncio.run(story()).count("greedy") == 20
+
+
+def test_a_client_with_many_slow_grammars_does_not_keep_others_waiting() -> None:
+    """Two threads compile: if they both had this client's, the other one would never come."""
+
+    async def compile_all() -> None:
+        other_came = threading.Event()
+
+        def slow() -> None:
+            assert other_came.wait(HANG)
+
+        mine = [asyncio.create_task(in_turn("many", slow, grammar=True)) for _ in range(10)]
+        await asyncio.sleep(0)
+        await in_turn("other", other_came.set, grammar=True)
+        await asyncio.gather(*mine)
+
+    asyncio.run(compile_all())

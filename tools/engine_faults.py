@@ -25,10 +25,11 @@ from typing import TYPE_CHECKING
 import psutil
 
 from hermes_cli import paths
-from hermes_cli.engine.embedded.engine import RESTART_DELAYS, EmbeddedEngine
+from hermes_cli.engine.embedded.engine import EmbeddedEngine
 from hermes_cli.engine.embedded.messages import EngineOptions
 from hermes_cli.engine.protocol import Done, TextEvent
 from hermes_cli.engine.request import GenerationRequest, ReasoningOptions, SamplingOptions
+from hermes_cli.engine.restart_backoff import RESTART_DELAYS
 from hermes_cli.errors import HermesError
 from hermes_cli.planning.load_plan import LoadPlan
 from hermes_cli.planning.memory import ContextSettings

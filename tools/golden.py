@@ -22,7 +22,8 @@ from hermes_cli.catalog.models import CatalogModel
 from hermes_cli.errors import HermesError
 from hermes_cli.hardware.machine import Machine
 from hermes_cli.hardware.simulate import simulate
-from hermes_cli.planning.launch_planner import LaunchOptions, best_launch
+from hermes_cli.planning.launch_plan import LaunchOptions
+from hermes_cli.planning.launch_planner import best_launch
 from hermes_cli.planning.quality import Purpose
 from hermes_cli.planning.recommend import Recommendation, RecommendOptions, best_recommendation, recommendations
 

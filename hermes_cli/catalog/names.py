@@ -26,7 +26,7 @@ from urllib.parse import unquote, urlsplit
 
 from hermes_cli.catalog.engine_weights import EngineWeights, all_weights, engine_weights, listed_weights, named_weights
 from hermes_cli.catalog.file_names import ALIASES, normalize_name
-from hermes_cli.errors import NotFoundError, UsageError
+from hermes_cli.errors import NotFoundError, UnknownModelError, UsageError
 
 if TYPE_CHECKING:
     from hermes_cli.catalog.models import CatalogModel, Catalogue
@@ -136,11 +136,7 @@ class ModelNames:
         raise self._unknown(text)
 
     def _weights(self, text: str) -> WeightsReference | None:
-        """Return the weights that `MODEL@FORMAT` means; None if what is before the @ is not a model.
-
-        Raises:
-            NotFoundError: the model has no such weights.
-        """
+        """Return the weights that `MODEL@FORMAT` means; None if what is before the @ is not a model."""
         head, _, suffix = text.rpartition("@")
         reference = self._in_catalogue(head) if "/" not in head else None
         address = _hub_address(head) if "/" in head else None
@@ -232,7 +228,7 @@ class ModelNames:
         near = several or list(dict.fromkeys(known[key] for key in difflib.get_close_matches(wanted, known, 4)))
         others = f"the models of others are on the Hub: hermes search {shlex.quote(text)}; ours: hermes list"
         hint = f"did you mean {' or '.join(near)}? All of them: hermes list" if near else others
-        return NotFoundError(f"there is no model named {text} and no such file.", hint=hint)
+        return UnknownModelError(text, hint=hint)
 
 
 def near_quantizations(typed: str, offered: Iterable[str]) -> list[str]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from hermes_cli.chat.conversation import ChatOptions
+from hermes_cli.text_layout import WordWrap
 
 if TYPE_CHECKING:
     from hermes_cli.chat.backend import ChatBackend
@@ -58,14 +59,18 @@ class View(Protocol):
 
 
 class PlainView:
-    """Shows turns as text: the answer on standard output as it comes, all else on standard error."""
+    """Shows turns as text: the answer on standard output as it comes, all else on standard error.
+
+    A terminal gets it broken between words, unless it is JSON; a pipe gets it as it is.
+    """
 
     def __init__(
         self, console: Console, backend: ChatBackend, options: ChatOptions, *, hide_thinking: bool = False
     ) -> None:
         self._console, self._backend, self._options = console, backend, options
         self._hide_thinking = hide_thinking
-        self.content = console.text
+        wraps = console.out.isatty() and not options.schema
+        self._words = WordWrap(lambda: console.width) if wraps else None
 
     def waiting(self) -> None:
         """Show nothing."""
@@ -73,12 +78,18 @@ class PlainView:
     def reasoning(self, text: str) -> None:
         """Show nothing yet: reasoning is shown as a whole, since the answer may be piped away between its pieces."""
 
+    def content(self, text: str) -> None:
+        """Show a piece of the answer; the beginning of a word waits for its end."""
+        self._console.text(self._words.feed(text) if self._words else text)
+
     def calling(self, name: str) -> None:
         """Show nothing yet: calls are shown as a whole."""
 
     def turn(self, turn: TurnResult, *, stopped: bool) -> None:
         """Show calls, reasoning, and why the answer was cut off."""
         console = self._console
+        if self._words:
+            console.text(self._words.finish())
         console.end_line()
         if stopped:
             return

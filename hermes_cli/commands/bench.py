@@ -76,7 +76,7 @@ def command(
     from hermes_cli.catalog.load import load_catalogue
     from hermes_cli.hardware.probe import probe
     from hermes_cli.models.benchmark import BenchOptions, benchmark
-    from hermes_cli.models.owned import engine_choice
+    from hermes_cli.models.engine_choice import engine_choice
     from hermes_cli.models.resolve import ModelRequest, resolve
     from hermes_cli.planning.load_plan import LoadOverrides
     from hermes_cli.store.benchmarks import benchmarks, keep

@@ -106,7 +106,9 @@ def command(
     save: Annotated[
         bool, typer.Option("--save/--no-save", help="Keep the conversation on this disk. Default: kept, if you stay.")
     ] = True,
-    system: Annotated[str | None, setting("HERMES_LLM_SYSTEM", "System prompt.")] = None,
+    system: Annotated[
+        str | None, setting("HERMES_LLM_SYSTEM", "System prompt, or @FILE for the text of a file.")
+    ] = None,
     file: Annotated[
         list[str] | None,
         typer.Option(
@@ -242,14 +244,14 @@ def command(
 
     from hermes_cli import paths
     from hermes_cli.chat.conversation import ChatOptions, read_schema
-    from hermes_cli.chat.slash.files import read_attachment, unread_files
+    from hermes_cli.chat.slash.files import read_attachment, text_or_file, unread_files
     from hermes_cli.commands.run_chat import ChatArguments, run_interactive, run_oneshot
     from hermes_cli.hardware.selection import device_names, reserve_bytes
     from hermes_cli.models.loader import Prewarm
     from hermes_cli.models.resolve import ModelRequest
     from hermes_cli.planning.load_plan import LoadOverrides
 
-    for name in unread_files(" ".join(words or ()), system or ""):
+    for name in unread_files(" ".join(words or ())):
         console.warn(f"@{name} is sent as plain text; to send the file: --file {shlex.quote(name)}")
     choice = _engine(engine, engine_command, engine_arg, rpc)
     prewarm: Prewarm = ctx.obj or ctx.with_resource(Prewarm(engine=not (endpoint or engine_url or choice)))
@@ -264,7 +266,7 @@ def command(
     }
     settled = names_from_config(ctx) if resume is not None or go_on else set()  # which the session has its own of
     options = ChatOptions(
-        system=None if "system" in settled else system,
+        system=None if system is None or "system" in settled else text_or_file(system),
         think=None if "think" in settled else think,
         think_budget=None if "think_budget" in settled else think_budget,
         schema=None if schema is None or "schema" in settled else read_schema(schema),
@@ -334,7 +336,7 @@ def _engine(name: str | None, command: str | None, arguments: list[str] | None, 
     """Return the engine that is to be started; None for that of this program, without an import."""
     if not (name or command or arguments or rpc) and find_spec("llama_cpp"):
         return None
-    from hermes_cli.models.owned import engine_choice
+    from hermes_cli.models.engine_choice import engine_choice
 
     return engine_choice(name, command, arguments or (), rpc)
 

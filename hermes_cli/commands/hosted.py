@@ -1,202 +1,26 @@
-"""Models at a service behind `hermes serve`: entries of its file with `upstream`, at message level, within a limit.
+"""Models at a service behind `hermes serve`: entries of its file with `upstream`.
 
-The service makes the prompts and reads the answers. What it is not asked for is refused by name: completions of plain
-text, log-probabilities, grammars, tool calls that must come. Nothing leaves this machine for other entries.
+Nothing leaves this machine for other entries.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import aclosing
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from collections.abc import Callable, Mapping
 
 from hermes_cli.catalog.models import CatalogModel, Catalogue
 from hermes_cli.catalog.names import CatalogueReference, ModelNames
-from hermes_cli.chat.conversation import ChatOptions
-from hermes_cli.chat.endpoint.address import EndpointAddress, read_address
-from hermes_cli.chat.endpoint.endpoint_backend import connect
+from hermes_cli.chat.endpoint.address import read_address
+from hermes_cli.chat.endpoint.hosted_engine import Budget, HostedModel
 from hermes_cli.chat.endpoint.providers import PROVIDERS, hosted_id
-from hermes_cli.engine.protocol import Done, Embeddings, EngineStats, ModelInfo
+from hermes_cli.engine.protocol import ModelInfo
 from hermes_cli.engine.upstream.http import EngineAddress
 from hermes_cli.errors import NotFoundError, UsageError
-from hermes_cli.generation import ChatModel, Event, TurnRequest
-from hermes_cli.models.attached import AttachedModel
-from hermes_cli.prompting.choose import TemplateChoice
 from hermes_cli.server.served_models import ServedModel, served_model
 from hermes_cli.server.settings import ModelEntry
 
-if TYPE_CHECKING:
-    from hermes_cli.engine.protocol import Engine
-    from hermes_cli.engine.protocol import Event as EngineEvent
-    from hermes_cli.engine.request import EmbeddingRequest, GenerationRequest
-    from hermes_cli.prompting.render import Format
-
 LONGEST = 131_072  # tokens of context, where the service does not tell
-CHARACTERS_PER_TOKEN = 3  # to estimate an answer that was cancelled; fewer than texts have
 SLOTS = 64
-_SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repeat_penalty", "presence_penalty", "frequency_penalty")
-
-
-@dataclass
-class Budget:
-    """USD that may be spent as long as the server runs, by the service's prices for a million tokens.
-
-    Attributes:
-        limit: in USD.
-        prices: of tokens that are read, and of those that are written.
-        spent: in USD, so far.
-    """
-
-    limit: float
-    prices: tuple[float, float]
-    spent: float = 0.0
-
-    def add(self, read: float, written: float) -> None:
-        """Count tokens."""
-        self.spent += (read * self.prices[0] + written * self.prices[1]) / 1e6
-
-    def check(self, name: str) -> None:
-        """Raise UsageError if the limit is reached."""
-        if self.spent >= self.limit:
-            raise UsageError(
-                f"{name} has used up its limit of ${self.limit:.2f} since the server started.",
-                hint="the operator can raise spend_limit in serve.yaml and start the server again.",
-            )
-
-
-@dataclass(frozen=True)
-class HostedModel(AttachedModel):
-    """A model at a service.
-
-    Attributes:
-        identifier: the service's name for it.
-        endpoint: where the service is, with the key.
-        warn: is called with tool calls that cannot be run.
-    """
-
-    identifier: str = ""
-    endpoint: EndpointAddress = field(default_factory=lambda: EndpointAddress("", ""), repr=False)
-    budget: Budget = field(default_factory=lambda: Budget(0, (0, 0)))
-    warn: Callable[[str], object] = field(default=lambda _: None, compare=False)
-
-    @property
-    def details(self) -> dict[str, Any]:
-        """Return its fields for `--json`."""
-        return {"upstream": self.endpoint.base, "upstream_model": self.identifier, "spend_limit": self.budget.limit}
-
-    def engine(self, **_: Any) -> Engine:  # noqa: ANN401 - the arguments of `PlannedModel.engine`
-        """Make what stands in the place of an engine."""
-        return HostedEngine(self)
-
-    async def open_chat(self, engine: Engine) -> ChatModel:
-        """Return the model that answers."""
-        return HostedChatModel(engine, await engine.load(), self)
-
-
-@dataclass(frozen=True)
-class HostedTurn:
-    """A turn for a service, in the place of a request for tokens."""
-
-    turn: TurnRequest
-    options: ChatOptions
-
-
-class HostedEngine:
-    """Implements `protocol.Engine` for a model at a service, which takes messages and no tokens."""
-
-    def __init__(self, model: HostedModel) -> None:
-        self._model = model
-
-    async def load(self) -> ModelInfo:
-        """Return what is known of the model."""
-        return self._model.info
-
-    async def generate(self, request: GenerationRequest) -> AsyncGenerator[EngineEvent, None]:
-        """Yield the events of a `HostedTurn`; refuse other requests."""
-        if not isinstance(request, HostedTurn):
-            self._refuse()
-        model, budget, turn = self._model, self._model.budget, request.turn
-        budget.check(model.name)
-        backend = await connect(model.endpoint, model.identifier, lambda _: None, model.warn)
-        written, done = 0, False
-        try:
-            async with aclosing(backend.generate(turn.messages, turn.tools, request.options)) as events:
-                async for event in events:
-                    if isinstance(event, Done):
-                        budget.add(event.prompt_tokens, event.completion_tokens)
-                        done = bool(event.prompt_tokens)
-                    written += len(getattr(event, "text", ""))
-                    yield cast("EngineEvent", event)
-        finally:
-            if not done:  # it was cancelled, or the service tells no usage
-                read = sum(len(message.content or "") for message in turn.messages)
-                budget.add(read / CHARACTERS_PER_TOKEN, written / CHARACTERS_PER_TOKEN)
-            await backend.close()
-
-    async def embed(self, request: EmbeddingRequest) -> Embeddings:  # noqa: ARG002 - as the protocol has it
-        """Raise UsageError."""
-        self._refuse()
-
-    async def tokenize(self, text: str, *, special: bool = True) -> list[int]:  # noqa: ARG002 - as above
-        """Raise UsageError."""
-        self._refuse()
-
-    async def detokenize(self, tokens: list[int]) -> bytes:  # noqa: ARG002 - as above
-        """Raise UsageError."""
-        self._refuse()
-
-    async def stats(self) -> EngineStats:
-        """Return that it is there."""
-        return EngineStats("ready")
-
-    async def unload(self) -> None:
-        """Do nothing: it takes no memory here."""
-
-    async def close(self) -> None:
-        """Do nothing."""
-
-    def _refuse(self) -> NoReturn:
-        model = self._model
-        raise UsageError(
-            f"{model.name} is at {model.endpoint.host}, which takes messages and no plain text or tokens.",
-            hint="ask for a chat completion.",
-        )
-
-
-@dataclass(frozen=True)
-class ServiceFormat:
-    """Stand-in for the prompt format of a model that no catalogue knows: the service may do everything."""
-
-    takes_tools: bool = True
-    reasons: bool = True
-    source: str = ""
-
-
-class HostedChatModel(ChatModel):
-    """A model at a service, in the place of one that is prompted here."""
-
-    def __init__(self, engine: Engine, info: ModelInfo, model: HostedModel) -> None:
-        super().__init__(engine, info, known=model.known)
-        if model.known is None:
-            self.choice = TemplateChoice(cast("Format", ServiceFormat()), "the service's")
-        self.takes_tools, self.reasons = self.choice.format.takes_tools, self.choice.format.reasons
-        self._model = model
-
-    async def answer(self, turn: TurnRequest) -> AsyncGenerator[Event, None]:
-        """Have the service generate the next turn; errors are those of `ChatModel.answer`."""
-        asked = cast("GenerationRequest", HostedTurn(turn, _options(turn, self._model)))
-        async with aclosing(self.engine.generate(asked)) as events:  # type: ignore[type-var]  # it can be closed
-            async for event in events:
-                yield cast("Event", event)
-
-    async def prompt(self, turn: TurnRequest) -> NoReturn:  # noqa: ARG002 - as the base class has it
-        """Raise UsageError: the service makes the prompt."""
-        raise UsageError(
-            f"the prompt of {self._model.name} is made at {self._model.endpoint.host}, and cannot be told.",
-            hint="ask a model that runs here.",
-        )
 
 
 def hosted_model(
@@ -230,10 +54,12 @@ def hosted_model(
     context = entry.context or (listed.context if listed else known.context.usable if known else LONGEST)
     name = entry.name or (known.short if known else identifier.rpartition("/")[2])
     model = HostedModel(
-        name,
-        EngineAddress(address.base),
-        ModelInfo(context, SLOTS, context, known.parameters if known else 0, 0, 0),
-        known,
+        name=name,
+        context=context,
+        slots=SLOTS,
+        known=known,
+        address=EngineAddress(address.base),
+        info=ModelInfo(context, SLOTS, context, known.parameters if known else 0, 0, 0),
         note=f"what is asked of {name} leaves this machine, for {address.host}: at most ${entry.spend_limit:.2f}",
         identifier=identifier,
         endpoint=address,
@@ -249,32 +75,3 @@ def _known(text: str, catalogue: Catalogue) -> CatalogModel | None:
     except (NotFoundError, UsageError):
         return None
     return reference.model if isinstance(reference, CatalogueReference) else None
-
-
-def _options(turn: TurnRequest, model: HostedModel) -> ChatOptions:
-    """Return the options of a turn for the service; UsageError for what it is not asked for."""
-    constraints = turn.constraints
-    refused = {
-        "log-probabilities": turn.top_logprobs is not None,
-        "a grammar": constraints.answer is not None and not turn.options.schema,
-        "tool_choice: required": bool(constraints.calls and constraints.calls.required),
-        "an answer that goes on with what was begun": turn.continues,
-    }
-    if asked := [what for what, is_asked in refused.items() if is_asked]:
-        raise UsageError(
-            f"{' and '.join(asked)}: {model.name} is at {model.endpoint.host}, where hermes does not ask for this.",
-            hint="leave it out, or ask a model that runs here.",
-        )
-    sampling: dict[str, Any] = {}
-    if turn.sampling:
-        values = asdict(turn.sampling)
-        sampling = {name: values[name] for name in _SAMPLING}
-        sampling |= {"seed": values["seed"]} if values["seed"] is not None else {}
-    return ChatOptions(
-        think=turn.options.think,
-        think_budget=turn.think_budget,
-        schema=turn.options.schema or None,
-        sampling=sampling,
-        max_tokens=turn.max_tokens,
-        stops=turn.stops,
-    )

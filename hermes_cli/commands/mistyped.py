@@ -59,9 +59,9 @@ ANSWERS = {
     "server": _SERVER,
     "daemon": _SERVER,
     "load": "a model is loaded when it is used: hermes chat NAME, or hermes serve NAME",
-    "update": "new files of models: hermes list --updates; the catalogue: hermes catalog refresh; "
+    "update": "see newer files of models: hermes list --updates; update the catalogue: hermes catalog refresh; "
     f"hermes itself: {_NEWER}",
-    "upgrade": f"hermes itself: {_NEWER}; new files of models: hermes list --updates",
+    "upgrade": f"to update hermes itself: {_NEWER}; to see newer files of models: hermes list --updates",
     "start": "serve a model: hermes serve NAME; talk with one: hermes chat NAME",
     "init": "nothing has to be set up: hermes recommend, then hermes pull, then hermes chat",
     "setup": "nothing has to be set up: hermes recommend, then hermes pull, then hermes chat",
@@ -104,6 +104,8 @@ OPTIONS = {
     "--n-predict": "--max-tokens",
     "--cache-type-k": "--kv-type",
     "-ctk": "--kv-type",
+    "-tp": "--tensor-parallel-size",
+    "-a": "--all",
     "--system-prompt": "--system",
     "--json-schema": "--schema",
     "--purpose": "--for",
@@ -128,7 +130,15 @@ COMMAND_OPTIONS = {
     "recommend": {"-c": "--context"},
 }
 _TALKS = "without a prompt you stay and talk; leave it out: hermes chat NAME"
+_PARALLEL = (
+    "vLLM has it: --engine vllm --engine-arg=--tensor-parallel-size --engine-arg=N; "
+    "in llama.cpp --tensor-split says how GPUs share the layers"
+)
+# The next step after an option that there is not; those of one command begin with its name.
 OPTION_ANSWERS = {
+    "rm --all": "name each: hermes rm NAME NAME; what is here: hermes list --installed",
+    "--tensor-parallel-size": _PARALLEL,
+    "--tensor-parallel": _PARALLEL,
     "-i": _TALKS,
     "--interactive": _TALKS,
     "--conversation": _TALKS,
@@ -173,6 +183,7 @@ _GPU_START = re.compile(
 _GPU_PART = re.compile(
     r"(geforce|radeon|rtx|gtx|rx|pro|arc|max|ultra|ti|super|xtx?|gre|ada|[a-z]{0,3}\d{1,5}[a-z]{0,3})", re.IGNORECASE
 )
+_EXTRA = re.compile(r"Got unexpected extra arguments?(?:\(s\))? \((.*)\)", re.DOTALL)
 _UNIT = re.compile(r"g(i?b)?", re.IGNORECASE)
 _SIZES = ("--vram", "--ram", "--apple", "--reserve")
 
@@ -257,19 +268,47 @@ def answer(error: Any, commands: Sequence[str]) -> HermesError | None:  # noqa: 
         near = sorted(error.possibilities or ())
         if (word := error.option_name.lstrip("-")) in commands and context and context.parent is None:
             near = [f"{path} {word}"]
-        hint = OPTION_ANSWERS.get(error.option_name) or (f"did you mean {' or '.join(near)}?" if near else hint)
+        did_you = f"did you mean {' or '.join(near)}?" if near else hint
+        here = OPTION_ANSWERS.get(f"{context.info_name} {error.option_name}" if context else "")
+        hint = here or OPTION_ANSWERS.get(error.option_name) or did_you
         return UsageError(f"{path} has no option {error.option_name}.", hint=hint)
     if match := re.match(r"No such command '(.*?)'", error.message, re.DOTALL):
         is_root = context.parent is None
         return _unknown_command(
             match[1], commands if is_root else list(context.command.commands), path, is_root=is_root
         )
-    return UsageError(_reason(error, kind, path), hint=_example(error, kind) or _range(error) or hint)
+    is_gpu = _gpu_without_option(error) if _EXTRA.match(error.message) else None
+    return is_gpu or UsageError(_reason(error, kind, path), hint=_example(error, kind) or _range(error) or hint)
+
+
+def _gpu_without_option(error: Any) -> HermesError | None:  # noqa: ANN401 - as above
+    """Return the error for a GPU's name behind a model's, or in several words without quotes."""
+    context, extra = error.ctx, error.message.partition("(")[2].partition("(")[2].rstrip(")")
+    arguments = [context.params.get(of.name) for of in context.command.params if of.param_type_name == "argument"]
+    named = " ".join(word for word in arguments if isinstance(word, str))
+    return gpu_as_model(f"{named} {extra}".strip(), context.info_name) or gpu_as_model(extra, context.info_name, named)
+
+
+def gpu_as_model(typed: str, command: str, model: str = "NAME") -> HermesError | None:
+    """Return the error for a GPU's name where a model's belongs; None if it is no GPU's."""
+    from hermes_cli.hardware.gpus import gpus_named
+
+    try:
+        gpus = gpus_named(typed)
+    except UsageError:
+        return None
+    option = f"--gpu {shlex.quote(typed)}"
+    if all(gpu.vendor == "apple" for gpu in gpus):
+        option = f'--apple "{typed} {gpus[-1].sizes[0]}G"'
+    hint = f"what fits it: hermes recommend {option}"
+    if command == "plan" or model != "NAME":
+        hint = f"a model on it: hermes plan {shlex.quote(model)} {option}; {hint}"
+    return NotFoundError(f"{typed} is a GPU, not a model.", hint=hint)
 
 
 def _reason(error: Any, kind: str, path: str) -> str:  # noqa: ANN401 - as above
     parameter = getattr(error, "param", None)
-    if match := re.match(r"Got unexpected extra arguments?(?:\(s\))? \((.*)\)", error.message, re.DOTALL):
+    if match := _EXTRA.match(error.message):
         return f"{path} takes no argument {match[1]}."
     if parameter is None:
         return str(error.format_message())

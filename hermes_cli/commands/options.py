@@ -203,7 +203,8 @@ def with_console(command: Callable[Concatenate[Console, P], None]) -> Callable[.
         command(console_for(json=json, quiet=quiet, no_color=no_color), *arguments, **options)
 
     types = get_type_hints(command, localns={"Console": Console}, include_extras=True)
-    own = [parameter.replace(annotation=types[name]) for name, parameter in signature(command).parameters.items()][1:]
+    every = signature(command).parameters.items()
+    own = [parameter.replace(annotation=types.get(name, parameter.annotation)) for name, parameter in every][1:]
     output = {"json": JsonOption, "quiet": QuietOption, "no_color": NoColorOption}
     added = [Parameter(name, Parameter.KEYWORD_ONLY, default=False, annotation=kind) for name, kind in output.items()]
     parameters = [*(parameter.replace(kind=Parameter.KEYWORD_ONLY) for parameter in own), *added]
@@ -318,9 +319,10 @@ def machine_for(
     return select_devices(machine, device_names(devices), reserve_bytes(reserve))
 
 
-def memory_in_use(machine: Machine) -> list[str]:
-    """Return who holds the memory of each GPU that has much less free than it could have."""
-    notes = []
+def gpu_notes(machine: Machine) -> list[str]:
+    """Return how a simulated GPU is named exactly, and who holds much of the memory of one."""
+    named = (note for note in machine.notes if machine.simulated and note.about == "devices" and note.fix)
+    notes = [f"{note.text}: {note.fix}" for note in named]
     for device in machine.usable_devices:
         used = device.total - device.free
         if not device.unified and used > MUCH_USED * device.total:

@@ -107,7 +107,7 @@ def command(
         hermes plan hermes-4:405b --engine vllm --gpu 8xH100 --write slurm
     """
     from hermes_cli.catalog.load import load_catalogue
-    from hermes_cli.planning.launch_planner import LaunchOptions
+    from hermes_cli.planning.launch_plan import LaunchOptions
 
     wanted_for = purpose_named(purpose)
     launch = LaunchOptions(

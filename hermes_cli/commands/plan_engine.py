@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hermes_cli.catalog.names import CatalogueReference, FileReference, HubReference, ModelNames, WeightsReference
-from hermes_cli.commands.options import memory_in_use, one_line
+from hermes_cli.commands.options import gpu_notes, one_line
 from hermes_cli.commands.speeds import per_second, speed_document, two_digits
 from hermes_cli.errors import HermesError, NotFoundError, UsageError
 from hermes_cli.planning.launch_files import FILE_KINDS, launch_file, shell_line
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from hermes_cli.catalog.names import ModelReference
     from hermes_cli.console import Console
     from hermes_cli.hardware.machine import Machine
-    from hermes_cli.planning.launch_planner import LaunchOptions
+    from hermes_cli.planning.launch_plan import LaunchOptions
     from hermes_cli.planning.quality import Purpose
 
 PARTS = ("weights", "kv_cache", "activations", "logits", "graphs", "context", "communication")
@@ -161,7 +161,7 @@ def _show(launch: Launch, machine: Machine, console: Console) -> None:
     table += [("all", f"{memory.total / GB:.2f}"), ("left to others", f"{_rest(launch) / GB:.2f}")]
     console.table(("EACH GPU", "GB"), table, right=("GB",))
     console.text("\n")
-    for note in memory_in_use(machine):
+    for note in gpu_notes(machine):
         console.note(note)
 
 

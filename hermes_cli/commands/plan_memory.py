@@ -11,8 +11,8 @@ from hermes_cli.catalog.load import load_catalogue
 from hermes_cli.catalog.names import CatalogueReference, HubReference, ModelNames
 from hermes_cli.catalog.variants import Variant, default_variant, matching_variants
 from hermes_cli.commands.options import (
+    gpu_notes,
     kv_type_named,
-    memory_in_use,
     one_line,
 )
 from hermes_cli.commands.speeds import speed_document, speed_lines
@@ -37,7 +37,7 @@ PARTS = ("weights", "kv_cache", "compute", "output", "overhead", "total")
 
 @dataclass(frozen=True)
 class PlanOptions:
-    """How a model is to be loaded, as the flags of `hermes plan` say it; None leaves it to hermes."""
+    """The settings of loading from the flags of `hermes plan`; None leaves one to hermes."""
 
     context: int | None
     kv_type: str
@@ -141,7 +141,7 @@ def _show(
     rows.append(("all", "", f"{total.total / GB:.2f}", "", *all_parts))
     titles = ("ON", "LAYERS", "TOTAL", "ROOM", "WEIGHTS", "KV CACHE", "COMPUTE", "OUTPUT", "OVERHEAD")
     console.table(titles, rows, right=titles[1:])
-    for note in memory_in_use(machine):
+    for note in gpu_notes(machine):
         console.note(note)
     if placement.fits:
         how = "computed as llama.cpp allocates it" if memory_source(variant) == "rules" else "by llama.cpp's dry run"

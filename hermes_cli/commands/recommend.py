@@ -25,8 +25,8 @@ from hermes_cli.commands.options import (
     RamOption,
     ReserveOption,
     VramOption,
+    gpu_notes,
     machine_for,
-    memory_in_use,
     one_line,
     purpose_named,
     with_console,
@@ -118,7 +118,7 @@ def command(
     engine = _engine_pick(name, catalogue, machine, options, best)
     console.prose(one_line(machine), hanging="  ")
     console.text("\n")
-    for note in memory_in_use(machine):
+    for note in gpu_notes(machine):
         console.note(note)
     console.document(
         {

@@ -17,6 +17,7 @@ from hermes_cli.chat.endpoint.address import OWN_KEY
 from hermes_cli.console import Voice, stdin_is_terminal
 from hermes_cli.errors import NotFoundError, NotInstalledError
 from hermes_cli.models.loader import ModelLoader, Prewarm
+from hermes_cli.platforms import STDIN, echo
 
 if TYPE_CHECKING:
     from hermes_cli.chat.agent_loop import AgentLoop
@@ -34,31 +35,20 @@ HISTORY = "chat-history"  # of lines that were typed, in the data folder
 
 @dataclass(frozen=True)
 class ChatArguments:
-    """Arguments of `hermes chat`, apart from those of loading a model.
+    """Arguments of `hermes chat`, apart from those of loading a model."""
 
-    Attributes:
-        model: its name; None is the best that is installed, or the only one of an endpoint.
-        endpoint: address of a server that answers in place of an engine.
-        resume: the session to go on with.
-        go_on: go on with the latest session.
-        save: keep the conversation.
-        files: what is added to the first message.
-        tools: files with tools.
-        servers, headers: of MCP.
-        allowed: names of tools that run without a question; with `yes` all do.
-    """
-
-    model: str | None = None
-    endpoint: str | None = None
-    resume: str | None = None
-    go_on: bool = False
-    save: bool = True
+    model: str | None = None  # its name; None is the best that is installed, or the only one of an endpoint
+    endpoint: str | None = None  # address of a server that answers in place of an engine
+    resume: str | None = None  # the session to go on with
+    go_on: bool = False  # go on with the latest session
+    save: bool = True  # keep the conversation
     options: ChatOptions = field(default_factory=ChatOptions)
-    files: tuple[Attachment, ...] = ()
-    tools: tuple[str, ...] = ()
+    files: tuple[Attachment, ...] = ()  # what is added to the first message
+    tools: tuple[str, ...] = ()  # files with tools
+    # servers, headers: of MCP
     servers: tuple[str, ...] = ()
     headers: tuple[str, ...] = ()
-    allowed: tuple[str, ...] = ()
+    allowed: tuple[str, ...] = ()  # names of tools that run without a question; with `yes` all do
     yes: bool = False
     hide_thinking: bool = False
 
@@ -94,6 +84,7 @@ def run_oneshot(
 def run_interactive(arguments: ChatArguments, settings: ModelRequest, console: Console, prewarm: Prewarm) -> None:
     """Talk until the user leaves; arguments and errors are those of `run_oneshot`."""
     with ExitStack() as stack:
+        stack.enter_context(echo(STDIN, on=False))  # what is typed meanwhile, the next prompt shows
         chat = _open_chat(arguments, settings, console, prewarm, stack, interactive=True)
         if chat.terminal is None or chat.toolbox is None or chat.session is None:
             raise TypeError("a conversation on a terminal has its view, tools and a session")
@@ -161,23 +152,14 @@ class Asker:
 
 @dataclass(frozen=True)
 class OpenChat:
-    """An open conversation.
+    """An open conversation."""
 
-    Attributes:
-        agent: the conversation; its backend is closed in the end.
-        source: opens other backends.
-        asker: for consent to tool calls.
-        terminal: the view of an interactive conversation.
-        toolbox: None where nothing can be called.
-        session: None where nothing has to be read or written.
-    """
-
-    agent: AgentLoop
-    source: BackendSource
-    asker: Asker
-    terminal: TerminalView | None
-    toolbox: Toolbox | None
-    session: CurrentSession | None
+    agent: AgentLoop  # the conversation; its backend is closed in the end
+    source: BackendSource  # opens other backends
+    asker: Asker  # for consent to tool calls
+    terminal: TerminalView | None  # the view of an interactive conversation
+    toolbox: Toolbox | None  # None where nothing can be called
+    session: CurrentSession | None  # None where nothing has to be read or written
 
 
 def _open_chat(

@@ -10,6 +10,8 @@ import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -27,7 +29,8 @@ from hermes_cli.hardware.probe import probe
 from hermes_cli.hardware.selection import device_names, reserve_bytes, select_devices
 from hermes_cli.models.attached import AttachedModel
 from hermes_cli.models.owned import OwnedModel
-from hermes_cli.models.planned import memory_fault
+from hermes_cli.models.planned import PlannedModel
+from hermes_cli.paths import trim_log
 from hermes_cli.planning.recommend import RecommendOptions
 from hermes_cli.platforms import is_loopback
 from hermes_cli.server.app import EVERYWHERE
@@ -62,7 +65,7 @@ def serve_models(settings: ServerSettings, console: Console, *, verbose: bool) -
         def progress(part: float) -> None:
             show(f"loading {served.name}: {part:.0%}")
 
-        return served.model.engine(verbose=verbose, progress=progress)
+        return served.model.engine(verbose=verbose, progress=progress, note=console.note)
 
     def started(info: ServerInfo) -> None:
         nonlocal show
@@ -74,10 +77,18 @@ def serve_models(settings: ServerSettings, console: Console, *, verbose: bool) -
             os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
     log_file = os.environ.pop(LOG_VARIABLE, None)
-    log = console.log if settings.log_json or log_file or console.voice is Voice.HUMAN else _nothing
+    log = console.log if settings.log_json or console.voice is Voice.HUMAN else _nothing
+    if log_file:
+        log = partial(_log_to, Path(log_file), console)
     with waiting, ExitStack() as stack:
         tools = _server_tools(settings, console, stack) if settings.mcp else None
         return serve(settings, ServerParts(models, engine, check_room, started, log, console.note, tools))
+
+
+def _log_to(file: Path, console: Console, line: str) -> None:
+    """Write a line of the log of a server in the background, whose standard error is that file."""
+    console.log(line)
+    trim_log(file)
 
 
 def _record(info: ServerInfo, log_file: str | None, console: Console, stack: ExitStack) -> None:
@@ -136,7 +147,7 @@ def planned_models(settings: ServerSettings, console: Console) -> tuple[ServedMo
 
 async def check_room(served: ServedModel) -> HermesError | None:
     """Return the error if there is too little memory for the model now, as `Pool` asks."""
-    return await asyncio.to_thread(memory_fault, served.model)
+    return await asyncio.to_thread(served.model.memory_fault)
 
 
 def _nothing(_: str) -> None:
@@ -235,7 +246,7 @@ def _memory(served: ServedModel) -> str:
     if isinstance(served.model, OwnedModel):
         return f"in {served.model.program.engine}, which hermes starts and watches ({served.model.program.source})"
     places = [place for place in served.model.places if place.part.total]
-    draft = served.model.options.draft
+    draft = served.model.options.draft if isinstance(served.model, PlannedModel) else None
     parts = [f"{memory_size(place.part.total)} of {memory_size(place.room)} free {place.where}" for place in places]
     return ", ".join(parts + ([f"{memory_size(draft.bytes)} for {draft.path.stem}, the draft model"] if draft else []))
 
@@ -249,7 +260,7 @@ def _model_document(served: ServedModel) -> dict[str, Any]:
         "slots": model.slots,
         "pooling": model.pooling,
     }
-    if isinstance(model, AttachedModel | OwnedModel):
+    if not isinstance(model, PlannedModel):
         return {**document, **model.details, "note": model.note or None}
     plan = model.fitted.plan
     return {

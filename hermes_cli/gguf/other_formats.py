@@ -1,4 +1,4 @@
-"""What else ends up under the name of a model: pointers, answers of servers, weights in other formats."""
+"""Recognize files that are no GGUF under the name of one: pointers, answers of servers, weights in other formats."""
 
 from __future__ import annotations
 

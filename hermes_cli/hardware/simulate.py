@@ -18,7 +18,7 @@ from dataclasses import replace
 from hermes_cli.errors import UsageError
 from hermes_cli.hardware.advice import advice
 from hermes_cli.hardware.apple import gpu_limit, usually_free
-from hermes_cli.hardware.gpus import Gpu, find_gpu, gpus_named, typical_bandwidth
+from hermes_cli.hardware.gpus import GPUS, Gpu, find_gpu, gpus_named, typical_bandwidth
 from hermes_cli.hardware.machine import MOST_DEVICES, SERVED_BY, Backend, Device, Machine, Note, NoteSubject, Vendor
 from hermes_cli.units import GIB, MIB
 
@@ -210,6 +210,8 @@ def _with_devices(machine: Machine, devices: list[Device]) -> Machine:
             f"{len(devices)} GPUs are more than llama.cpp uses.", hint=f"name at most {MOST_DEVICES} devices"
         )
     notes = [ALL_FREE, REST_IS_HERE]
+    if any(device.bandwidth_source == "assumed" for device in devices):
+        notes.append(_exact("card", "--gpu NAME"))
     if len({device.vendor for device in devices}) > 1:  # no build of llama.cpp has all their own backends
         devices = [replace(device, backend="vulkan") for device in devices]
         notes.append(ONLY_VULKAN)
@@ -269,6 +271,8 @@ def _mac(here: Machine, text: str) -> Machine:
     ram = parse_size(match["size"], "--apple")
     chip = _chip(match["chip"], ram) if match["chip"] else None
     limit, available = gpu_limit(ram), usually_free(ram)
+    sold = [mac for mac in GPUS if mac.vendor == "apple" and ram in {size * GIB for size in mac.sizes}]
+    exact = [_exact("chip", f'--apple "{_as_sold(sold[-1], ram // GIB)}"')] if sold and not chip else []
     device = Device(
         vendor="apple",
         name=chip.name if chip else "GPU of an unnamed chip",
@@ -281,7 +285,7 @@ def _mac(here: Machine, text: str) -> Machine:
         unified=True,
     )
     return replace(
-        _replaced(here, "devices", "ram", notes=[MACS_FREE, MAC_REST_IS_HERE]),
+        _replaced(here, "devices", "ram", notes=[*exact, MACS_FREE, MAC_REST_IS_HERE]),
         devices=(device,),
         backends=("cpu", "metal"),
         ram_total=ram,
@@ -311,6 +315,12 @@ def _chip(name: str, ram: int) -> Gpu:
     )
 
 
-def _as_sold(chip: Gpu) -> str:
-    """Return a value of --apple for a chip, with the smallest size that it is sold with."""
-    return f"{re.sub(' [0-9]+-core$', '', chip.name)} {chip.sizes[0]}G"
+def _as_sold(chip: Gpu, size: int = 0) -> str:
+    """Return a value of --apple for a chip, with a size in GiB; without one, the smallest that it is sold with."""
+    return f"{re.sub(' [0-9]+-core$', '', chip.name)} {size or chip.sizes[0]}G"
+
+
+def _exact(what: str, example: str) -> Note:
+    """Return the note of a GPU of which only the memory is known."""
+    text = f"The speed of the GPU is that of most with this much memory; the name of the {what} makes it exact"
+    return Note("devices", text, example)

@@ -17,6 +17,7 @@ from hermes_cli.engine.upstream.tokenizer_files import config_number
 from hermes_cli.errors import HermesError, UsageError
 from hermes_cli.gguf.header import read_header
 from hermes_cli.models.resolve import ModelRequest, given_flags
+from hermes_cli.models.servable import ServableModel
 from hermes_cli.prompting.choose import identify
 from hermes_cli.prompting.markers import TAGS as PROMPT_TAGS
 from hermes_cli.prompting.turn_grammar import TAGS
@@ -24,8 +25,6 @@ from hermes_cli.store.library import find
 
 if TYPE_CHECKING:
     from hermes_cli.engine.embedded.child import Child
-    from hermes_cli.planning.fitted_plan import MemoryUse
-    from hermes_cli.planning.memory import Pooling
 
 NODES_VARIABLE = "HERMES_LLM_ENGINE_NODES"
 # Settings of loading, which whoever runs the engine has decided, with their flags. Not the threads: those are of the
@@ -44,37 +43,13 @@ _LOADING = {
 _ALIKE = 0.1  # the share by which the parameters of the same model may differ: vocabularies are padded
 
 
-@dataclass(frozen=True)
-class AttachedModel:
-    """A model in an engine that somebody else runs; it has what `PlannedModel` has, as far as that makes sense."""
+@dataclass(frozen=True, kw_only=True)
+class AttachedModel(ServableModel):
+    """A model in an engine that somebody else runs."""
 
-    name: str
     address: EngineAddress
     info: ModelInfo
-    known: CatalogModel | None = None
-    template: str | None = None
     tokenizer: Path | None = None
-
-    pooling: Pooling | None = None
-    places: tuple[MemoryUse, ...] = ()  # none of its memory is known here
-    note: str = ""
-    forced: bool = False
-    path: Path | None = None  # its file is not ours
-
-    @property
-    def file_name(self) -> str:
-        """Return its name, as there is no file."""
-        return self.name
-
-    @property
-    def context(self) -> int:
-        """Return the number of tokens that one request can use."""
-        return self.info.context
-
-    @property
-    def slots(self) -> int:
-        """Return how many requests the engine works on at once."""
-        return self.info.slots
 
     @property
     def details(self) -> dict[str, Any]:
@@ -86,9 +61,10 @@ class AttachedModel:
         *,
         verbose: bool = False,  # noqa: ARG002 - its log is elsewhere
         progress: Callable[[float], None] = lambda _: None,  # noqa: ARG002 - it is loaded, or loads by itself
+        note: Callable[[str], None] = lambda _: None,  # noqa: ARG002 - whoever started it knows
         child: Child | None = None,  # noqa: ARG002 - no process of ours works for it
     ) -> Engine:
-        """Make the engine, with the arguments of `PlannedModel.engine`."""
+        """Make the engine."""
         return _engine(self.address, self.tokenizer)
 
 
@@ -111,7 +87,17 @@ async def attach(request: ModelRequest, catalogue: Catalogue) -> tuple[AttachedM
     except BaseException:
         await engine.close()
         raise
-    return AttachedModel(name, address, info, known, request.template, tokenizer), engine
+    model = AttachedModel(
+        name=name,
+        context=info.context,
+        slots=info.slots,
+        known=known,
+        template=request.template,
+        address=address,
+        info=info,
+        tokenizer=tokenizer,
+    )
+    return model, engine
 
 
 def _engine(address: EngineAddress, tokenizer: Path | None) -> UpstreamEngine:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,8 +25,9 @@ from hermes_cli.engine.upstream.tokenizer_files import config_number
 from hermes_cli.errors import IntegrityError, NotFoundError, NotInstalledError, UsageError
 from hermes_cli.hardware.probe import probe
 from hermes_cli.models.any_weights import weights_in_folder
-from hermes_cli.planning.launch_plan import ENGINE_TITLES, GpuMemory, LaunchPlan
-from hermes_cli.planning.launch_planner import LaunchOptions, best_launch, plan_launch
+from hermes_cli.models.owned import OwnedModel
+from hermes_cli.planning.launch_plan import ENGINE_TITLES, MASTER_PORT, GpuMemory, LaunchOptions, LaunchPlan
+from hermes_cli.planning.launch_planner import best_launch, plan_launch
 from hermes_cli.store.weights import installed_weights, read_weight_folder
 
 if TYPE_CHECKING:
@@ -41,25 +43,7 @@ CPU_KV_CACHE = 1 << 30  # bytes
 GRACE = 15.0  # seconds from SIGTERM to SIGKILL
 
 
-@dataclass(frozen=True)
-class LaunchedModel:
-    """A model, the plan for this machine, and the command that follows from it."""
-
-    name: str
-    plan: LaunchPlan
-    command: EngineCommand
-    known: CatalogModel | None
-    notes: tuple[str, ...] = ()
-
-    @property
-    def context(self) -> int:
-        """Return the tokens of a request; at most so many where the engine decides."""
-        return self.plan.context or _trained_context(self.plan)
-
-
-def launched(
-    request: ModelRequest, choice: EngineChoice, program: EngineProgram, catalogue: Catalogue
-) -> LaunchedModel:
+def launched(request: ModelRequest, choice: EngineChoice, program: EngineProgram, catalogue: Catalogue) -> OwnedModel:
     """Plan a model for an engine on this machine.
 
     Raises:
@@ -81,7 +65,17 @@ def launched(
         plan = _on_cpu(plan, machine)
         notes = (*notes, f"there is no GPU: {ENGINE_TITLES[engine]} on a CPU is for tries")
     plan = replace(plan, more=choice.arguments)
-    return LaunchedModel(name, plan, command_of(plan, program.words), known, notes)
+    return OwnedModel(
+        name=name,
+        context=plan.context or _trained_context(plan),  # at most so many where the engine decides
+        slots=plan.sequences or 1,
+        program=program,
+        command=command_of(plan, program.words),
+        known=known,
+        template=request.template,
+        note="; ".join(notes),
+        forced=overrides.force,
+    )
 
 
 def _planned(
@@ -132,13 +126,23 @@ def _plan_of_folder(
 def command_of(plan: LaunchPlan, program: Sequence[str]) -> EngineCommand:
     """Return the command of a plan for one node, on a private socket or a port of loopback."""
     words = plan.argv(socket="{socket}", port="{port}", program=program)
-    several = plan.nodes > 1 or any(word.partition("=")[0] == "--nnodes" for word in plan.more)
+    meeting = _meeting(words)
     environment = dict(plan.environment(run_folder="{folder}"))
-    if several:
+    if meeting:
         environment.pop("VLLM_HOST_IP", None)  # the user's own counts: other nodes do not reach loopback
     return EngineCommand(
-        plan.engine, tuple(words), environment, activity=ACTIVITY[plan.engine], grace=GRACE, heartbeat=several
+        plan.engine, tuple(words), environment, activity=ACTIVITY[plan.engine], grace=GRACE, meeting=meeting
     )
+
+
+def _meeting(words: Sequence[str]) -> str:
+    """Return the address at which nodes meet, of a command for several; empty for one node."""
+    pairs = [word.split("=", 1) for word in words if "=" in word]
+    given = dict([*itertools.pairwise(words), *((pair[0], pair[1]) for pair in pairs)])
+    if given.get("--nnodes", "1") == "1":
+        return ""
+    host = given.get("--master-addr", "127.0.0.1")
+    return given.get("--dist-init-addr", f"{host}:{given.get('--master-port', MASTER_PORT)}")
 
 
 def _machine() -> Machine:

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from hermes_cli.engine.embedded.fit_check import FitCheck
     from hermes_cli.engine.protocol import Engine
     from hermes_cli.generation import ChatModel
-    from hermes_cli.models.planned import ServableModel
     from hermes_cli.models.resolve import ModelRequest, ResolvedModel
+    from hermes_cli.models.servable import ServableModel
 
     Recommend = Callable[[ModelRequest, Catalogue], ModelRequest]
 
@@ -171,14 +171,14 @@ class ModelLoader:
 
     def _own(self, request: ModelRequest, catalogue: Catalogue) -> LoadedModel:
         from hermes_cli.generation import ChatModel  # noqa: PLC0415 - as below
-        from hermes_cli.models.owned import own  # noqa: PLC0415 - only where an engine is chosen
+        from hermes_cli.models.engine_choice import own  # noqa: PLC0415 - only where an engine is chosen
 
         planned = self._fetching(lambda: own(request, catalogue))
         if planned.note:
             self._console.note(planned.note)
         loop, what = self._prewarm.event_loop, f"{planned.name} in {planned.program.engine}"
         with self._console.working(f"loading {what}") as show:
-            engine = planned.engine(progress=lambda part: show(f"loading {what}: {part:.0%}"))
+            engine = planned.engine(progress=lambda part: show(f"loading {what}: {part:.0%}"), note=self._console.note)
             with self._closed_on_error(engine):
                 info = loop.run(engine.load())
                 model = ChatModel(engine, info, known=planned.known, template=planned.template)

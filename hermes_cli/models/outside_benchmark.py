@@ -19,7 +19,7 @@ from hermes_cli.errors import EngineError
 from hermes_cli.event_loop import EventLoop
 from hermes_cli.models.attached import attach
 from hermes_cli.models.benchmark import BenchOptions, bench_tests
-from hermes_cli.models.owned import own
+from hermes_cli.models.engine_choice import own
 from hermes_cli.store.benchmarks import BenchmarkTest
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hermes_cli.catalog.models import CatalogModel, Catalogue
+from hermes_cli.catalog.models import Catalogue
 from hermes_cli.catalog.names import CatalogueReference, ModelNames
 from hermes_cli.engine.embedded.child import Child
 from hermes_cli.engine.embedded.engine import EmbeddedEngine
@@ -24,79 +24,43 @@ from hermes_cli.engine.protocol import Engine
 from hermes_cli.errors import DoesNotFitError, EngineError, HermesError, NotFoundError, UsageError
 from hermes_cli.hardware.machine import Machine
 from hermes_cli.hardware.probe import probe
-from hermes_cli.models.attached import AttachedModel
-from hermes_cli.models.owned import OwnedModel
 from hermes_cli.models.resolve import DRAFT_AUTO, DRAFT_OFF, ResolvedModel
-from hermes_cli.planning.fitted_plan import FittedPlan, MemoryUse, remaining_machine
+from hermes_cli.models.servable import ServableModel
+from hermes_cli.planning.fitted_plan import FittedPlan, remaining_machine
 from hermes_cli.planning.load_plan import LoadOverrides
-from hermes_cli.planning.memory import Pooling
 from hermes_cli.prompting.turn_grammar import TAGS
 from hermes_cli.store.library import ModelFile, find
 from hermes_cli.units import memory_size
 
 
-@dataclass(frozen=True)
-class PlannedModel:
-    """A model that is ready to be loaded."""
+@dataclass(frozen=True, kw_only=True)
+class PlannedModel(ServableModel):
+    """A model for the engine of this program."""
 
+    path: Path
     resolved: ResolvedModel
     fitted: FittedPlan
     options: EngineOptions
 
-    @property
-    def name(self) -> str:
-        """Return the name as it is shown."""
-        return self.resolved.file.name
-
-    @property
-    def path(self) -> Path:
-        """Return the path of its file, or of its first shard."""
-        return self.resolved.file.path
-
-    @property
-    def pooling(self) -> Pooling | None:
-        """Return how it makes embeddings; None if it writes text."""
-        return self.fitted.plan.settings.pooling
-
-    @property
-    def context(self) -> int:
-        """Return the number of tokens that one request can use."""
-        return self.fitted.plan.settings.context
-
-    @property
-    def known(self) -> CatalogModel | None:
-        """Return the model of the catalogue, if it is one."""
-        return self.resolved.known
-
-    @property
-    def template(self) -> str | None:
-        """Return the override of its prompt format."""
-        return self.resolved.request.template
-
-    @property
-    def slots(self) -> int:
-        """Return how many requests it works on at once."""
-        return self.fitted.plan.settings.slots
-
-    @property
-    def places(self) -> Sequence[MemoryUse]:
-        """Return the memory that it takes, place by place."""
-        return self.fitted.places
-
-    @property
-    def note(self) -> str:
-        """Return what was given up for the plan; empty for nothing."""
-        return self.fitted.note
-
-    @property
-    def forced(self) -> bool:
-        """Return whether it is to be loaded even if there is too little memory."""
-        return self.resolved.overrides.force
-
-    @property
-    def file_name(self) -> str:
-        """Return the name of its file."""
-        return self.path.name
+    @classmethod
+    def of(cls, resolved: ResolvedModel, fitted: FittedPlan, options: EngineOptions) -> PlannedModel:
+        """Return the model of a file with its plan."""
+        settings = fitted.plan.settings
+        return cls(
+            name=resolved.file.name,
+            context=settings.context,
+            slots=settings.slots,
+            path=resolved.file.path,
+            known=resolved.known,
+            template=resolved.request.template,
+            pooling=settings.pooling,
+            places=fitted.places,
+            note=fitted.note,
+            forced=resolved.overrides.force,
+            resolved=resolved,
+            fitted=fitted,
+            options=options,
+        )
 
     @property
     def details(self) -> dict[str, Any]:
@@ -109,17 +73,43 @@ class PlannedModel:
         }
 
     def engine(
-        self, *, verbose: bool = False, progress: Callable[[float], None] = lambda _: None, child: Child | None = None
+        self,
+        *,
+        verbose: bool = False,
+        progress: Callable[[float], None] = lambda _: None,
+        note: Callable[[str], None] = lambda _: None,  # noqa: ARG002 - it waits for nobody
+        child: Child | None = None,
     ) -> Engine:
-        """Make the engine; it loads the model when it is asked to, in a `child` that is ready or a new one.
-
-        `verbose` shows llama.cpp's log on standard error; `progress` gets the part that is loaded, from 0 to 1.
-        """
+        """Make the engine; it works in the `child`, or starts one."""
         options = replace(self.options, verbose=verbose)
         return EmbeddedEngine(self.path, self.fitted.plan, options, progress=progress, child=child)
 
-
-ServableModel = PlannedModel | AttachedModel | OwnedModel
+    def memory_fault(self) -> HermesError | None:
+        """Return the error if a dry run finds too little memory now."""
+        machine = probe(measure=False)
+        plan = self.fitted.plan
+        overrides = replace(
+            self.resolved.overrides, context=self.context, gpu_layers=plan.gpu_layers, force=True, least=0
+        )
+        fitted = check_fit(self.path, overrides, machine)
+        if not fitted.places:
+            return EngineError(f"llama.cpp cannot load {self.name}: {fitted.note}.", hint="start the server with -v.")
+        places = fitted.places
+        if draft := self.options.draft:
+            settings = draft.plan.settings  # exactly this plan, whether it fits or not
+            exact = LoadOverrides(
+                settings.context, draft.plan.gpu_layers, settings.k_type, draft.plan.threads, settings.slots, force=True
+            )
+            exact = replace(exact, devices=overrides.devices, reserve=overrides.reserve)
+            places += check_fit(draft.path, exact, remaining_machine(machine, fitted)).places
+        short = max(places, key=lambda place: place.missing)
+        if not short.missing:
+            return None
+        return DoesNotFitError(
+            f"{self.name} does not fit: it needs {memory_size(short.part.total)} {short.where}, "
+            f"where {memory_size(short.room)} are free.",
+            hint="end other programs that use this memory, or start the server with a shorter --context.",
+        )
 
 
 def planned(
@@ -139,7 +129,7 @@ def planned(
         draft=draft_plan(resolved, fitted, catalogue, note),
         prefixes=request.prefixes or options.prefixes,
     )
-    return PlannedModel(resolved, fitted, options)
+    return PlannedModel.of(resolved, fitted, options)
 
 
 def fit_all(models: Sequence[ResolvedModel], machine: Machine, note: Callable[[str], None]) -> list[FittedPlan]:
@@ -156,38 +146,6 @@ def fit_all(models: Sequence[ResolvedModel], machine: Machine, note: Callable[[s
             return [check_fit(first.file.path, replace(first.overrides, force=False), rest), *fitted]
         note("these models do not fit into memory together: they take turns, as they are asked for")
     return [check_fit(model.file.path, model.overrides, machine) for model in models]
-
-
-def memory_fault(model: ServableModel) -> HermesError | None:
-    """Return what keeps a model from being loaded now, None if there is memory for it, or it takes none of ours."""
-    if isinstance(model, AttachedModel):
-        return None
-    if isinstance(model, OwnedModel):
-        return model.room_fault()
-    machine = probe(measure=False)
-    plan = model.fitted.plan
-    overrides = replace(
-        model.resolved.overrides, context=model.context, gpu_layers=plan.gpu_layers, force=True, least=0
-    )
-    fitted = check_fit(model.path, overrides, machine)
-    if not fitted.places:
-        return EngineError(f"llama.cpp cannot load {model.name}: {fitted.note}.", hint="start the server with -v.")
-    places = fitted.places
-    if draft := model.options.draft:
-        settings = draft.plan.settings  # exactly this plan, whether it fits or not
-        exact = LoadOverrides(
-            settings.context, draft.plan.gpu_layers, settings.k_type, draft.plan.threads, settings.slots, force=True
-        )
-        exact = replace(exact, devices=overrides.devices, reserve=overrides.reserve)
-        places += check_fit(draft.path, exact, remaining_machine(machine, fitted)).places
-    short = max(places, key=lambda place: place.missing)
-    if not short.missing:
-        return None
-    return DoesNotFitError(
-        f"{model.name} does not fit: it needs {memory_size(short.part.total)} {short.where}, "
-        f"where {memory_size(short.room)} are free.",
-        hint="end other programs that use this memory, or start the server with a shorter --context.",
-    )
 
 
 def draft_plan(

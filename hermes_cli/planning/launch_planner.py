@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from hermes_cli.catalog.engine_weights import EngineWeights, engine_weights
 from hermes_cli.errors import DoesNotFitError, UsageError
@@ -25,14 +25,14 @@ from hermes_cli.planning.engine_gpus import (
     why_not,
 )
 from hermes_cli.planning.launch_memory import batch_tokens, gpu_memory, kv_bytes_per_token
-from hermes_cli.planning.launch_plan import EngineKvType, EngineName, GpuMemory, LaunchPlan
+from hermes_cli.planning.launch_plan import EngineKvType, GpuMemory, LaunchOptions, LaunchPlan
+from hermes_cli.planning.parallel_sizes import ParallelSizes, check_sizes, parallel_sizes, splits
 from hermes_cli.units import counted, gigabytes, memory_size
 
 if TYPE_CHECKING:
-    from hermes_cli.catalog.models import Architecture, CatalogModel
+    from hermes_cli.catalog.models import CatalogModel
     from hermes_cli.hardware.machine import Device, Machine
 
-MOST_NODES = 64
 WANTED_CONTEXT = 131_072  # tokens, of models that can handle more
 LEAST_COMFORTABLE = 32_768  # tokens below which an 8-bit KV cache or smaller weights are tried
 SHORTEST_CONTEXT = 2048
@@ -42,39 +42,13 @@ ROUND_CONTEXT = 4096
 
 
 @dataclass(frozen=True)
-class LaunchOptions:
-    """Settings that the user insists on; None leaves one free.
-
-    Attributes:
-        nodes: machines of the same kind.
-        context: tokens of the longest request.
-        sequences: requests at once, per replica.
-        tensor, pipeline, data: parallel sizes.
-    """
-
-    engine: EngineName = "vllm"
-    nodes: int = 1
-    context: int | None = None
-    sequences: int | None = None
-    kv_type: EngineKvType | None = None
-    tensor: int | None = None
-    pipeline: int | None = None
-    data: int | None = None
-
-
-@dataclass(frozen=True)
 class Launch:
-    """A plan for a machine: its weights, the GPU that limits it, and remarks.
-
-    Attributes:
-        gpus: those of one node that are used.
-        room: bytes of each that the engine may use.
-    """
+    """A plan for a machine: its weights, the GPU that limits it, and remarks."""
 
     plan: LaunchPlan
     weights: EngineWeights
-    gpus: tuple[Device, ...]
-    room: int
+    gpus: tuple[Device, ...]  # those of one node that are used
+    room: int  # bytes of each that the engine may use
     notes: tuple[str, ...] = ()
 
     @property
@@ -82,14 +56,6 @@ class Launch:
         """Return whether the whole context fits, and the KV cache is at least as large as the weights."""
         memory = self.plan.memory
         return memory.kv_cache >= memory.weights and self.plan.kv_tokens >= wanted_context(self.weights.model)
-
-
-class ParallelSizes(NamedTuple):
-    """A use of GPUs: `tensor` x `pipeline` of them make a replica, of which there are `data`."""
-
-    tensor: int
-    pipeline: int
-    data: int
 
 
 def wanted_context(model: CatalogModel) -> int:
@@ -150,7 +116,7 @@ def plan_launch(weights: EngineWeights, machine: Machine, options: LaunchOptions
             "can handle.",
             hint=f"use --context {model.context.trained} or less.",
         )
-    _check_sizes(architecture, model.short, len(gpus), options)
+    check_sizes(architecture, model.short, len(gpus), options)
     best = fitting_launch(weights, gpus, machine, options)
     if best is None:
         raise _does_not_fit(weights, gpus, machine, options)
@@ -174,7 +140,7 @@ def fitting_launch(
 def _all_launches(
     weights: EngineWeights, gpus: tuple[Device, ...], machine: Machine, options: LaunchOptions
 ) -> list[Launch]:
-    every = _parallel_sizes(weights.model.architecture, len(gpus), options)
+    every = parallel_sizes(weights.model.architecture, len(gpus), options)
     launches = (_launch(weights, gpus, machine, sizes, options) for sizes in every)
     return [launch for launch in launches if launch]
 
@@ -197,76 +163,6 @@ def _choose(launches: list[Launch], wanted: int) -> Launch | None:
     return max(
         offered, key=lambda launch: (min(launch.plan.kv_tokens, wanted), launch.plan.data == 1, launch.plan.kv_tokens)
     )
-
-
-def splits(architecture: Architecture, tensor: int) -> bool:
-    """Return whether layers can be split over so many GPUs.
-
-    Each gets a whole number of attention heads and columns of the feed-forward network; KV heads are split evenly, or
-    each is copied to the same number of GPUs (vllm/model_executor/models/llama.py and qwen3.py assert it).
-    """
-    heads, kv_heads = architecture.heads, architecture.kv_heads
-    even = kv_heads % tensor == 0 or tensor % kv_heads == 0
-    return heads % tensor == 0 and even and architecture.feed_forward_length % tensor == 0
-
-
-def _parallel_sizes(architecture: Architecture, gpus: int, options: LaunchOptions) -> Iterator[ParallelSizes]:
-    """Yield all ways to use the GPUs: replicas within a node, and one replica over all nodes."""
-    nodes = options.nodes
-    for tensor in range(1, gpus + 1):
-        if not splits(architecture, tensor) or options.tensor not in {None, tensor}:
-            continue
-        pipeline = options.pipeline or 1
-        local = gpus // (tensor * pipeline)
-        if local and (nodes == 1 or options.engine == "vllm"):
-            data = options.data or local * nodes
-            if data <= local * nodes and data % nodes == 0:
-                yield ParallelSizes(tensor, pipeline, data)
-        stages = options.pipeline or gpus // tensor * nodes
-        whole = nodes > 1 and tensor * stages <= gpus * nodes and stages % nodes == 0 and stages <= architecture.layers
-        if whole and options.data in {None, 1}:
-            yield ParallelSizes(tensor, stages, 1)
-    if nodes > 1 and options.tensor and options.tensor > gpus and splits(architecture, options.tensor):
-        yield ParallelSizes(options.tensor, options.pipeline or 1, 1)
-
-
-def _check_sizes(architecture: Architecture, name: str, gpus: int, options: LaunchOptions) -> None:
-    """Raise UsageError for sizes that cannot be."""
-    nodes, tensor = options.nodes, options.tensor
-    if not 1 <= nodes <= MOST_NODES:
-        raise UsageError(f"--nodes {nodes} cannot be planned.", hint=f"1 to {MOST_NODES}.")
-    if tensor and not splits(architecture, tensor):
-        possible = [str(size) for size in range(1, gpus * nodes + 1) if splits(architecture, size)]
-        raise UsageError(
-            f"--tensor-parallel {tensor}: {name} has {architecture.heads} attention heads and {architecture.kv_heads} "
-            f"KV heads, which cannot be split evenly over {counted(tensor, 'GPU')}.",
-            hint=f"use --tensor-parallel {_enumerated(possible)}.",
-        )
-    if options.pipeline and options.pipeline > architecture.layers:
-        raise UsageError(
-            f"--pipeline-parallel {options.pipeline}: {name} has {architecture.layers} layers.",
-            hint="use fewer stages.",
-        )
-    if options.data and nodes > 1 and options.data % nodes and options.data > 1:
-        raise UsageError(
-            f"--data-parallel {options.data} cannot be spread evenly over {nodes} nodes.",
-            hint=f"use a multiple of {nodes}.",
-        )
-    if options.data and options.data > 1 and nodes > 1 and options.engine == "sglang":
-        raise UsageError(
-            "--data-parallel: SGLang has no replicas on several nodes.",
-            hint="start one server on each node, or plan for --engine vllm.",
-        )
-    wanted = (tensor or 1) * (options.pipeline or 1) * (options.data or 1)
-    if wanted > gpus * nodes:
-        raise UsageError(
-            f"{wanted} GPUs are needed for these sizes, and there are {gpus * nodes}.",
-            hint="tensor x pipeline x data parallel is the number of GPUs.",
-        )
-
-
-def _enumerated(words: list[str]) -> str:
-    return " or ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 
 def _launch(

@@ -228,7 +228,7 @@ class _Planner:
         return Placement((DeviceShare(None, 0, layers, output=True, part=part, room=room),))
 
     def spread(self, devices: tuple[int, ...], on_host: int) -> Placement | None:
-        """All but the first `on_host` layers on these devices; None if they do not fit, or one is not needed.
+        """Place all but the first `on_host` layers on these devices; None if they do not fit, or one is not needed.
 
         The faster devices get as much as they can with a little room to spare; equally fast ones share evenly.
         """
@@ -240,13 +240,13 @@ class _Planner:
         return self._fitting(devices, cuts)
 
     def packed(self, devices: tuple[int, ...], on_host: int) -> Placement | None:
-        """As `spread`, with the faster devices filled to the last byte; None for devices that are equally fast."""
+        """Place as `spread`, but fill the faster devices to the last byte; None if all are equally fast."""
         if len({_slowness(self.devices[index]) for index in devices}) == 1:
             return None
         return self._fitting(devices, self._cuts(devices, on_host, 1.0))
 
     def fill(self, devices: tuple[int, ...], most: int) -> Placement | None:
-        """As many layers as these devices have room for, `most` at most; None if that is none, or one is not needed."""
+        """Place up to `most` layers, as many as these devices hold; None if that is none, or one is not needed."""
         cuts = [len(self.sums) - 1]
         for index in reversed(devices):
             start = bisect_left(self.sums, self.sums[cuts[0]] - self._limit(index, 1.0))
@@ -254,7 +254,7 @@ class _Planner:
         return self._fitting(devices, cuts) if cuts[0] else None
 
     def placement(self, devices: Sequence[int], cuts: Sequence[int]) -> Placement:
-        """The units before the first cut on the CPU, those up to the next on the first device, and so on."""
+        """Place the units before the first cut on the CPU, those up to the next on the first device, and so on."""
         architecture, settings, table, layers = self.architecture, self.settings, self.table, self.architecture.layers
         shares = []
         for index, start, end in zip(devices, cuts, cuts[1:], strict=False):

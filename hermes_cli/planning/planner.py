@@ -235,7 +235,7 @@ class _Planner:
         return chosen, tuple(round(self.rooms[index] / GIB, 2) for index in chosen)
 
     def _split_by_room(self, settings: ContextSettings, gpu_layers: int) -> tuple[float, ...]:
-        """How all devices share so many layers in proportion to their room."""
+        """Return the split of so many layers over all devices, in proportion to their room."""
         if self.facts.architecture:
             args = (self.facts.architecture, self.facts.weights, settings, self.machine, gpu_layers)
             placement = place_layers(*args)

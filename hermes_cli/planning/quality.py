@@ -85,7 +85,7 @@ UNMEASURED_LOSS = 0.15  # nats, where nobody measured a quantization
 
 @dataclass(frozen=True)
 class TestResult:
-    """What a model reaches in a test, in percent, and whether that is published or estimated."""
+    """The result of a model in a test, in percent, published or estimated."""
 
     test: str
     percent: float

@@ -30,7 +30,8 @@ from hermes_cli.server.openai.requests import (
     Whole,
 )
 from hermes_cli.server.parsed_request import ParsedRequest
-from hermes_cli.server.pool import Pool, ReadyModel
+from hermes_cli.server.pool import Pool
+from hermes_cli.server.pooled_model import ReadyModel
 from hermes_cli.server.request_stats import current_warnings
 from hermes_cli.server.routing import ApiRoute
 from hermes_cli.server.streaming_reply import StreamingReply, event, together

@@ -10,7 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from hermes_cli.engine.protocol import Done, EngineStats
-from hermes_cli.server.pool import ModelObject
+from hermes_cli.server.pooled_model import ModelObject
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric

@@ -22,7 +22,8 @@ from hermes_cli.prompting.messages import Message
 from hermes_cli.server import response_format, thinking
 from hermes_cli.server.errors import ErrorShape, Problem, problem
 from hermes_cli.server.openai.requests import REFUSED, UNANSWERED, ChatRequest, LenientModel, SharedFields
-from hermes_cli.server.pool import SERVER_KEEP_ALIVE, ReadyModel
+from hermes_cli.server.pool import SERVER_KEEP_ALIVE
+from hermes_cli.server.pooled_model import ReadyModel
 from hermes_cli.server.request_stats import MOST_WARNINGS, aside, warn
 from hermes_cli.server.settings import seconds
 from hermes_cli.server.thinking import ThinkingChoice

@@ -13,14 +13,13 @@ import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from copy import copy
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
-from msgspec import Struct
-
-from hermes_cli.engine.protocol import Engine, EngineStats, ModelInfo
+from hermes_cli.engine.protocol import Engine, EngineStats
 from hermes_cli.errors import DoesNotFitError, EngineError, HermesError, NotFoundError, NotReadyError, UsageError
-from hermes_cli.generation import THINK_END, ChatModel
+from hermes_cli.generation import ChatModel
+from hermes_cli.server.pooled_model import ModelObject, PooledModel, ReadyModel
 
 if TYPE_CHECKING:
     from hermes_cli.server.served_models import ServedModel
@@ -29,100 +28,6 @@ CheckRoom = Callable[["ServedModel"], Awaitable[HermesError | None]]
 
 ANY = "*"  # the alias that stands for every name that no model has
 SERVER_KEEP_ALIVE = -1.0  # as the server's settings say
-
-State = Literal["unloaded", "loading", "ready", "failed"]
-
-
-@dataclass(frozen=True)
-class ReadyModel:
-    """A model that stays loaded while a request uses it; `think` is for requests that do not say whether to reason."""
-
-    name: str
-    chat_model: ChatModel
-    info: ModelInfo
-    think: bool | None = None
-    strict_think: bool = False  # as in `ServedModel`
-    think_end: str = THINK_END
-
-
-class Capabilities(Struct, frozen=True):
-    """Abilities of a model; None where they are not known before it is loaded."""
-
-    tools: bool | None
-    reasoning: bool | None
-    json: bool = True
-    embeddings: bool = False
-
-
-class ModelObject(Struct, frozen=True, kw_only=True):
-    """A model that is served. Size in bytes, `created` in seconds since 1970.
-
-    Clients look for the context length under several names, and some take the first number that looks like one: so
-    there are only numbers that a request can really use.
-    """
-
-    id: str
-    object: Literal["model"] = "model"
-    created: int
-    owned_by: str
-    context_length: int
-    max_model_len: int
-    aliases: list[str]
-    state: State
-    capabilities: Capabilities
-    quantization: str | None
-    parameters: int | None
-    size: int
-    slots: int
-
-
-class _PooledModel:
-    """A model in the pool, with the requests that wait for it and those that use it."""
-
-    def __init__(self, planned: ServedModel, engine: Engine) -> None:
-        self.planned, self.engine = planned, engine
-        self.loaded: ReadyModel | None = None
-        self.loading: asyncio.Task[None] | None = None
-        self.leaving: asyncio.Future[None] | None = None  # another model needs its memory; done when it is unloaded
-        self.waiting: set[object] = set()
-        self.working: set[object] = set()
-        self.used = 0  # last, on the pool's own clock
-        self.idle_seconds = planned.idle_seconds
-        self.timer: asyncio.TimerHandle | None = None
-        self.failed = False
-
-    @property
-    def idle(self) -> bool:
-        return self.loaded is not None and not (self.working or self.waiting or self.loading)
-
-    def describe(self) -> ModelObject:
-        planned, loaded = self.planned, self.loaded
-        known = planned.model.known
-        tools = loaded.chat_model.takes_tools if loaded else known.tools if known else None
-        context = loaded.info.context if loaded else planned.model.context
-        grammars = loaded.info.grammars if loaded else True
-        capabilities = Capabilities(tools, known.reasoning is not None if known else None, json=grammars)
-        if planned.model.pooling:
-            capabilities = Capabilities(tools=False, reasoning=False, json=False, embeddings=True)
-        return ModelObject(
-            id=planned.name,
-            created=planned.created,
-            owned_by=planned.owner,
-            context_length=context,
-            max_model_len=context,
-            aliases=list(planned.aliases),
-            state="loading" if self.loading else "ready" if loaded else "failed" if self.failed else "unloaded",
-            capabilities=capabilities,
-            quantization=planned.quantization,
-            parameters=loaded.info.parameters if loaded else None,
-            size=planned.size,
-            slots=planned.model.slots,
-        )
-
-    def stop_timer(self) -> None:
-        if self.timer:
-            self.timer.cancel()
-            self.timer = None
 
 
 class Pool:
@@ -141,8 +46,8 @@ class Pool:
 
         `check_room` returns None if there is memory for one more now, else the error.
         """
-        self._models: dict[str, _PooledModel] = {}
-        self._names: dict[str, _PooledModel] = {}
+        self._models: dict[str, PooledModel] = {}
+        self._names: dict[str, PooledModel] = {}
         self._engine = engine
         for model in models:
             self.add(model)
@@ -198,7 +103,7 @@ class Pool:
         """Add a model behind the others, without loading it; raise UsageError if one of its names is taken."""
         names = [name.casefold() for name in (planned.name, *planned.aliases)]
         self._check_free(*names)
-        model = _PooledModel(planned, self._engine(planned))
+        model = PooledModel(planned, self._engine(planned))
         self._models[planned.name] = model
         self._names |= dict.fromkeys(names, model)
 
@@ -294,7 +199,7 @@ class Pool:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.gather(*(model.engine.close() for model in self._models.values()))
 
-    def _find(self, name: str | None, embeds: bool | None = None) -> _PooledModel:  # noqa: FBT001 - as `use` has it
+    def _find(self, name: str | None, embeds: bool | None = None) -> PooledModel:  # noqa: FBT001 - as `use` has it
         """Return a model by name or alias, the first that does what is asked for if there is none."""
         fitting = [
             model.planned.name
@@ -316,7 +221,7 @@ class Pool:
             )
         return model
 
-    async def _ready(self, model: _PooledModel, ticket: object, end: float) -> ReadyModel:
+    async def _ready(self, model: PooledModel, ticket: object, end: float) -> ReadyModel:
         """Wait for the model, and count the request among those that use it."""
         while ticket not in model.working or model.loaded is None:
             if self._closed:
@@ -331,7 +236,7 @@ class Pool:
                 await self._wait_until(model, model.loading, end)
         return model.loaded
 
-    async def _wait_until(self, model: _PooledModel, future: asyncio.Future[Any], end: float) -> None:
+    async def _wait_until(self, model: PooledModel, future: asyncio.Future[Any], end: float) -> None:
         """Wait for a future that others may wait for, too."""
         left = max(end - asyncio.get_running_loop().time(), 0)
         done, _ = await asyncio.wait({future}, timeout=None if math.isinf(left) else left)
@@ -346,7 +251,7 @@ class Pool:
             # A copy: raising one error in several tasks would mix their tracebacks.
             raise copy(error) if isinstance(error, HermesError) else error
 
-    async def _load(self, model: _PooledModel) -> None:
+    async def _load(self, model: PooledModel) -> None:
         try:
             async with self._one_at_a_time:
                 await self._make_room(model)
@@ -361,7 +266,7 @@ class Pool:
             model.loading = None
             self._start_timer(model)
 
-    async def _open(self, model: _PooledModel) -> ReadyModel:
+    async def _open(self, model: PooledModel) -> ReadyModel:
         """Load a model; if that fails while others hold memory, once more without them."""
         planned, known = model.planned, model.planned.model.known
         template = None if planned.model.pooling else planned.model.template
@@ -379,7 +284,7 @@ class Pool:
             planned.name, chat_model, chat_model.loaded, planned.think, planned.strict_think, planned.think_end
         )
 
-    async def _make_room(self, model: _PooledModel) -> None:
+    async def _make_room(self, model: PooledModel) -> None:
         """Unload models, the least recently used first, until there is room; wait for one that is in use.
 
         Raise HermesError if there is none without other models, NotReadyError if no request wants it any more.
@@ -403,7 +308,7 @@ class Pool:
                 raise error
             await self._evict(min(others, key=lambda other: (not other.idle, other.used)), model)
 
-    async def _evict(self, model: _PooledModel, wanted: _PooledModel | None = None) -> None:
+    async def _evict(self, model: PooledModel, wanted: PooledModel | None = None) -> None:
         """Unload a model when the requests that use it are done; new ones wait until it is back.
 
         Give up if no request waits for the model that is wanted in its place.
@@ -421,12 +326,12 @@ class Pool:
             left.set_result(None)
             model.leaving = None
 
-    async def _unload(self, model: _PooledModel) -> None:
+    async def _unload(self, model: PooledModel) -> None:
         model.stop_timer()
         model.loaded = None
         await model.engine.unload()
 
-    def _start_timer(self, model: _PooledModel) -> None:
+    def _start_timer(self, model: PooledModel) -> None:
         if model.idle and model.idle_seconds is not None and not self._closed:
             model.stop_timer()
 

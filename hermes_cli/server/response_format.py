@@ -6,13 +6,10 @@ OpenAI's `response_format`, `tools` and `tool_choice`; `json_schema` and `gramma
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Container, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
-from weakref import WeakValueDictionary
 
 from hermes_cli import large_json
 from hermes_cli.errors import UsageError
@@ -22,6 +19,7 @@ from hermes_cli.prompting.normalize import MOST_SCHEMA_VALUES, check
 from hermes_cli.prompting.turn_grammar import AnswerGrammar, ToolGrammar
 from hermes_cli.server.openai.requests import SharedFields
 from hermes_cli.server.request_stats import warn
+from hermes_cli.threads import in_turn
 
 T = TypeVar("T")
 
@@ -30,9 +28,6 @@ _MODES = {"any": "required", "auto": "auto", "none": "none"}  # of `tool_choice`
 _FORMATS = 'there are {"type": "text"}, {"type": "json_object"} and {"type": "json_schema", "json_schema": {…}}.'
 _ONE = "ask for one of them."
 _LARK = "%llguidance"
-_compilers = ThreadPoolExecutor(2, "constraints")  # of their own: nothing else waits for many or slow grammars
-
-_turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # by client
 
 
 @dataclass(frozen=True)
@@ -57,7 +52,7 @@ async def parse(body: SharedFields, client: str = "") -> ResponseFormat | None:
     name, value = asked[0]
     if len(asked) > 1:
         raise UsageError(f"cannot go together with {name}.", field=asked[1][0], hint=_ONE)
-    parsed = await _in_thread(lambda: _PARSERS[name](name, value), client)
+    parsed = await in_turn(client, lambda: _PARSERS[name](name, value), grammar=True)
     warn(*parsed.notes)
     return parsed
 
@@ -74,7 +69,7 @@ async def parse_calls(
     mode, offered = _allowed_tools(tool_choice, tools)
     notes: list[str] = []
     tool_calls = partial(structured_output.tool_calls, offered, mode, parallel=parallel, notes=notes, strict=strict)
-    grammar = await _in_thread(lambda: _enforced("tools", tool_calls), client)
+    grammar = await in_turn(client, lambda: _enforced("tools", tool_calls), grammar=True)
     warn(*notes)
     return grammar
 
@@ -191,13 +186,6 @@ def _enforced(field: str, compile_it: Callable[[], T]) -> T:
         if error.field:
             raise
         raise UsageError(f"cannot be used: {error.reason}", field=field, hint=error.hint) from None
-
-
-async def _in_thread(compile_it: Callable[[], T], client: str) -> T:
-    """Compile a grammar while other requests go on: it may take some seconds, and a client waits for its own only."""
-    turns = _turns.setdefault(client, asyncio.Lock())
-    async with turns:
-        return await asyncio.get_running_loop().run_in_executor(_compilers, compile_it)
 
 
 _STRUCTURED: dict[str, Callable[[str, Any], ResponseFormat]] = {

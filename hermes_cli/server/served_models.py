@@ -21,9 +21,10 @@ from hermes_cli.gguf.header import read_header
 from hermes_cli.hardware.machine import Machine
 from hermes_cli.hardware.selection import device_names, reserve_bytes
 from hermes_cli.models.attached import AttachedModel, attach
-from hermes_cli.models.owned import engine_choice, own
-from hermes_cli.models.planned import ServableModel, fit_all, planned
+from hermes_cli.models.engine_choice import engine_choice, own
+from hermes_cli.models.planned import fit_all, planned
 from hermes_cli.models.resolve import DRAFT_OFF, ModelRequest, resolve
+from hermes_cli.models.servable import ServableModel
 from hermes_cli.planning.load_plan import LoadOverrides
 from hermes_cli.planning.recommend import RecommendOptions, recommendations, smallest_variant
 from hermes_cli.server.settings import SLOTS, Key, ModelEntry, ServerSettings

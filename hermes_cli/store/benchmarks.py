@@ -67,11 +67,7 @@ def benchmarks(machine: Machine) -> list[Benchmark]:
 
 
 def keep(result: Benchmark) -> None:
-    """Add a result, in one step.
-
-    Raises:
-        HermesError: the file cannot be written.
-    """
+    """Add a result, in one step; raise HermesError if the file cannot be written."""
     path = file()
     part = path.with_name(f"{path.name}.{os.getpid()}")
     try:

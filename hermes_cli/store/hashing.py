@@ -57,11 +57,7 @@ class BoundedQueue(Generic[Item]):
         self._items.put(item)
 
     def get(self, timeout: float | None = None) -> Item:
-        """Take the next item.
-
-        Raises:
-            queue.Empty: there was none for `timeout` seconds.
-        """
+        """Take the next item; raise queue.Empty if there was none for `timeout` seconds."""
         item = self._items.get(timeout=timeout)
         self.add_slot()
         return item

@@ -1,4 +1,4 @@
-"""Where model files lie on this disk: the Hub's cache, and the folder of imported files.
+"""The layout of model files on this disk: the Hub's cache, and the folder of imported files.
 
 The Hub's cache, as huggingface_hub lays it out (its file_download.py):
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from mcp_types import ElicitRequestFormParams, ElicitRequestParams, ElicitRequestURLParams, ElicitResult
 
+MAX_FORM = 20_000  # characters of a question as JSON
 ATTEMPTS = 3  # at one field, after which the whole question is cancelled
 _YES, _NO = ("y", "yes", "true", "1"), ("n", "no", "false", "0")
 _KINDS = {"string": "text", "integer": "a whole number", "number": "a number", "boolean": "yes or no"}
@@ -78,6 +79,8 @@ class Questions:
 
     def _asked(self, server: str, params: ElicitRequestParams) -> ElicitResult:
         try:
+            if len(params.model_dump_json()) > MAX_FORM:
+                return self._declined(server, params, "it is too long")
             if isinstance(params, ElicitRequestURLParams):
                 return self._visit(server, params)
             fields = _fields(params)
@@ -86,6 +89,8 @@ class Questions:
             return self._form(server, params, fields)
         except OSError:
             return self._declined(server, params, "there is no terminal to ask on")
+        except (TypeError, ValueError, AttributeError):
+            return self._declined(server, params, "its form is no valid schema")
 
     def _declined(self, server: str, params: ElicitRequestParams, why: str) -> ElicitResult:
         self.tell(f"the MCP server {server} asks: {params.message[:500]} It was declined: {why}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import signal
 import sys
 import threading
@@ -43,8 +44,13 @@ if TYPE_CHECKING:
 
 MAX_MESSAGE = 64 * 2**20  # bytes; more ends the connection
 MAX_PARTS = 10_000  # tools of a page, or parts of a result
+MAX_ERROR = 10_000  # characters of an error's message that are kept
+MAX_NAME = 1_000  # characters of the id or the method of a message
+MAX_SHOWN = 200  # characters of an answer that cannot be read
 KILLED_TIMEOUT = 30.0  # seconds; a busy machine may be slow to tell the end of a process that was killed
 _POLL = 0.01
+_MEMBERS = ("jsonrpc", "id", "method", "params", "result", "error")  # of messages
+_ID = re.compile(rb'"id"\s{0,9}:\s{0,9}"?([0-9]{1,18})')
 
 
 class McpProcess:
@@ -57,6 +63,7 @@ class McpProcess:
         self._process: ServerProcess | None = None
         self._stderr_reader: threading.Thread | None = None
         self._fault: str | None = None
+        self._waiting: set[mcp_types.RequestId] = set()  # ids of our requests that it has not answered
 
     @property
     def exit_reason(self) -> str | None:
@@ -93,7 +100,7 @@ class McpProcess:
         write, outgoing = anyio.create_memory_object_stream[SessionMessage](math.inf)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._read, process, incoming)
-            tasks.start_soon(_write, process, outgoing, incoming)
+            tasks.start_soon(self._write, process, outgoing, incoming)
             try:
                 yield read, write
             finally:
@@ -130,7 +137,7 @@ class McpProcess:
         return process
 
     async def _read(self, process: ServerProcess, incoming: MemoryObjectSendStream[SessionMessage | Exception]) -> None:
-        """Send messages on; what is not a message is sent on as an error."""
+        """Send messages on; what is none and answers nothing is left out, as a line that a server prints."""
         assert process.stdout  # noqa: S101 - for types: it is a pipe
         pieces: list[bytes] = []
         size = 0
@@ -143,13 +150,52 @@ class McpProcess:
                 for line in lines:
                     whole, pieces, size = b"".join(pieces), [line], len(line)
                     try:
-                        await incoming.send(SessionMessage(_message(whole)))
+                        message = self._message(whole)
                     except TooManyValuesError:
                         self._fault = "it sent a message of too many values"
                         return
-                    except (ValueError, RecursionError) as error:
-                        await incoming.send(ValueError("deeply nested") if isinstance(error, RecursionError) else error)
+                    if message:
+                        await incoming.send(SessionMessage(message))
             self._fault = f"it sent a message of more than {MAX_MESSAGE:,} bytes"
+
+    def _message(self, line: bytes) -> mcp_types.JSONRPCMessage | None:
+        """Return the message of a line; None if there is none, as in what a server prints.
+
+        An answer that cannot be read is an error for the request whose id it has: nobody waits for another one.
+        """
+        try:
+            message = _parsed(line)
+        except TooManyValuesError:
+            raise
+        except (ValueError, RecursionError):
+            if (answered := _id_in(line)) not in self._waiting:
+                return None
+            begin = line[:MAX_SHOWN].decode("utf-8", "replace")
+            error = mcp_types.ErrorData(code=mcp_types.PARSE_ERROR, message=f"its answer cannot be read: {begin}")
+            message = mcp_types.JSONRPCError(jsonrpc="2.0", id=answered, error=error)
+        if isinstance(message, mcp_types.JSONRPCError) and message.id is None and len(self._waiting) == 1:
+            (message.id,) = self._waiting  # the server could not read our request, which can only be this one
+        if isinstance(message, mcp_types.JSONRPCResponse | mcp_types.JSONRPCError):
+            self._waiting.discard(message.id)
+        return message
+
+    async def _write(
+        self,
+        process: ServerProcess,
+        outgoing: MemoryObjectReceiveStream[SessionMessage],
+        incoming: MemoryObjectSendStream[SessionMessage | Exception],
+    ) -> None:
+        assert process.stdin  # noqa: S101 - for types: it is a pipe
+        with suppress(anyio.ClosedResourceError, anyio.BrokenResourceError, OSError):
+            async for sent in outgoing:
+                message = sent.message
+                if isinstance(message, mcp_types.JSONRPCRequest):
+                    self._waiting.add(message.id)
+                elif isinstance(message, mcp_types.JSONRPCNotification) and message.params:
+                    self._waiting.discard(message.params.get("requestId"))  # it is cancelled
+                text = message.model_dump_json(by_alias=True, exclude_unset=True)
+                await process.stdin.send(text.encode() + b"\n")
+        incoming.close()  # nobody waits for an answer to what could not be sent
 
     def _read_stderr(self, read_end: int) -> None:
         with open(read_end, "rb") as errors:
@@ -158,35 +204,33 @@ class McpProcess:
                     self.stderr_lines.append(text)
 
 
-def _message(line: bytes) -> mcp_types.JSONRPCMessage:
+def _parsed(line: bytes) -> mcp_types.JSONRPCMessage:
     """Return the message of a line.
 
     A long one is read in pieces: nothing else in this process waits for it, which may be a server with other clients.
-
-    Raises:
-        TooManyValuesError: it has more values than a list of tools or a result needs.
-        ValueError, RecursionError: it is no message.
+    Of its error only what is shown is kept.
     """
     if len(line) < LARGE:
         return mcp_types.jsonrpc_message_adapter.validate_json(line, by_name=False)
     value = large_json.read(line)
-    result = value.get("result") if isinstance(value, dict) else None
+    message = {name: value[name] for name in _MEMBERS if name in value} if isinstance(value, dict) else {}
+    result, error = message.get("result"), message.get("error")
     if isinstance(result, dict) and any(isinstance(part, list) and len(part) > MAX_PARTS for part in result.values()):
         raise TooManyValuesError
-    return mcp_types.jsonrpc_message_adapter.validate_python(value, by_name=False)
+    if any(isinstance(name, str) and len(name) > MAX_NAME for name in (message.get("id"), message.get("method"))):
+        raise ValueError("its id or its method is too long")
+    if isinstance(error, dict):
+        code, text = error.get("code"), error.get("message")
+        text = text[:MAX_ERROR] if isinstance(text, str) else ""
+        message["error"] = {"code": code if type(code) is int else 0, "message": text}
+    return mcp_types.jsonrpc_message_adapter.validate_python(message, by_name=False)
 
 
-async def _write(
-    process: ServerProcess,
-    outgoing: MemoryObjectReceiveStream[SessionMessage],
-    incoming: MemoryObjectSendStream[SessionMessage | Exception],
-) -> None:
-    assert process.stdin  # noqa: S101 - for types: it is a pipe
-    with suppress(anyio.ClosedResourceError, anyio.BrokenResourceError, OSError):
-        async for message in outgoing:
-            text = message.message.model_dump_json(by_alias=True, exclude_unset=True)
-            await process.stdin.send(text.encode() + b"\n")
-    incoming.close()  # nobody waits for an answer to what could not be sent
+def _id_in(line: bytes) -> int | None:
+    """Return the id in what may be an answer that cannot be read."""
+    ends = line[:MAX_NAME] + line[-MAX_NAME:]
+    found = _ID.search(ends)
+    return int(found[1]) if found and line.lstrip().startswith(b"{") and b'"method"' not in ends else None
 
 
 async def _stop(process: ServerProcess) -> None:

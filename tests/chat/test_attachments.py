@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hermes_cli.chat.slash.files import MAX_BYTES, Attachment, read_attachment, with_attachments
+from hermes_cli.chat.slash.files import MAX_BYTES, Attachment, read_attachment, text_or_file, with_attachments
 from hermes_cli.errors import HermesError
 
 
@@ -31,7 +31,7 @@ def test_no_text_ends_its_own_fence(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("content", "says"),
-    [(b"\xff\xfe", "is not text"), (b"a\0b", "NUL"), (None, "no such file"), ("folder", "is a directory")],
+    [(b"\xff\xfe", "is not text"), (b"a\0b", "NUL"), (None, "no such file"), ("folder", "it is a folder")],
 )
 def test_what_is_no_text_is_one_clear_error(tmp_path: Path, content: bytes | str | None, says: str) -> None:
     path = tmp_path / "x"
@@ -41,6 +41,16 @@ def test_what_is_no_text_is_one_clear_error(tmp_path: Path, content: bytes | str
         path.write_bytes(content)
     with pytest.raises(HermesError, match=says):
         read_attachment(str(path))
+
+
+def test_a_system_prompt_may_stand_in_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "pirate.txt"
+    path.write_text("You are a pirate.\n")
+    assert text_or_file(f"@{path}") == "You are a pirate."
+    for text in ("You are a pirate.", "@", f"As in:\n@{path}"):
+        assert text_or_file(text) == text
+    with pytest.raises(HermesError, match="no such file"):
+        text_or_file("@none.txt")
 
 
 def test_a_huge_file_is_not_read(tmp_path: Path) -> None:

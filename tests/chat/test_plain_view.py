@@ -7,6 +7,7 @@ import io
 import pytest
 from chat_rig import Functions, calling, scripted_backend
 from fake_engine import Script
+from terminal_rig import ScreenFile
 
 from hermes_cli.chat.agent_loop import AgentLoop
 from hermes_cli.chat.conversation import ChatOptions, Conversation
@@ -18,10 +19,14 @@ from hermes_cli.prompting.families import HERMES_4
 
 
 def asked(
-    *scripts: Script, options: ChatOptions | None = None, result: str | None = None, hide_thinking: bool = False
+    *scripts: Script,
+    options: ChatOptions | None = None,
+    result: str | None = None,
+    hide_thinking: bool = False,
+    out: io.StringIO | None = None,
 ) -> tuple[dict[str, object], str]:
     """The document, and what was written to standard output."""
-    out = io.StringIO()
+    out = out or io.StringIO()
     options = options or ChatOptions()
     functions = {} if result is None else {"now": lambda: result}
     with EventLoop() as loop:
@@ -75,3 +80,42 @@ def test_reasoning_goes_to_standard_error_unless_it_is_hidden(
 def test_what_cut_an_answer_off_is_named(capsys: pytest.CaptureFixture[str], done: Done, says: str) -> None:
     asked(["Hello", done], options=ChatOptions(max_tokens=9))
     assert says in capsys.readouterr().err
+
+
+ANSWER = """The weather in Tokyo is rainy today, and windy.
+
+- an umbrella that is really large, and boots that keep water out
+
+```python
+weather = {"Tokyo": "rainy", "Oslo": "clear", "Nairobi": "warm"}
+```
+東京は雨です。東京は雨です。東京は雨です。東京は雨です。"""
+
+
+@pytest.mark.parametrize("size", [1, 4, 1_000])
+def test_a_terminal_gets_answers_broken_between_words_and_code_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    screen = ScreenFile(40, 24)
+    _, written = asked([ANSWER[at : at + size] for at in range(0, len(ANSWER), size)], out=screen)
+    assert [row for row in screen.shown.rows if row] == [
+        "The weather in Tokyo is rainy today, and",
+        "windy.",
+        "- an umbrella that is really large, and",
+        "  boots that keep water out",
+        "```python",
+        'weather = {"Tokyo": "rainy", "Oslo": "cl',
+        'ear", "Nairobi": "warm"}',
+        "```",
+        "東京は雨です。東京は雨です。東京は雨で",
+        "す。東京は雨です。",
+    ]
+    assert ANSWER.splitlines()[5] in written
+
+
+def test_json_on_a_terminal_and_any_answer_in_a_pipe_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    text = '{"weather": "rainy in Tokyo and clear in Oslo"}'
+    assert asked([text], options=ChatOptions(schema=True), out=ScreenFile(40, 24))[1] == f"{text}\n"
+    assert asked([ANSWER])[1] == f"{ANSWER}\n"

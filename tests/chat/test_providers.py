@@ -91,14 +91,18 @@ def test_a_damaged_file_is_said(settings: Path) -> None:
 
 
 def test_login_lists_stores_and_removes_and_shows_no_key(hermes: RunHermes) -> None:
-    assert hermes("login", "openrouter", stdin="sk-secret\n").returncode == ExitCode.OK
+    stored = hermes("login", "openrouter", stdin="sk-secret\n")
+    assert stored.returncode == ExitCode.OK
+    assert "hermes logout openrouter removes it" in stored.stderr
     listed = hermes("login")
     assert "hermes login" in listed.stdout
     assert "sk-secret" not in listed.stdout + listed.stderr
     assert '"key": "hermes login"' in hermes("login", "--json").stdout
     assert hermes("logout", "openrouter").returncode == ExitCode.OK
     assert hermes("logout", "openrouter").returncode == ExitCode.NOT_FOUND
-    assert hermes("login", "nous").returncode == ExitCode.USAGE
+    empty = hermes("login", "nous", stdin="\n")
+    assert empty.returncode == ExitCode.USAGE
+    assert empty.stderr == "error: there is no key.\n  next: type or pipe it in: hermes login nous < FILE\n"
 
 
 @pytest.fixture

@@ -1,11 +1,9 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
-from conftest import clean_environment
-from terminal_rig import ScreenFile, Terminal
+from terminal_rig import ScreenFile
 
 from hermes_cli.chat.conversation import Conversation, TurnUsage
 from hermes_cli.chat.terminal.terminal_view import TerminalView
@@ -169,32 +167,6 @@ def test_without_means_to_move_only_what_is_final_is_written(monkeypatch: pytest
     view.turn(TurnResult("one\n\ntwo", "hm", done=DONE), stopped=False)
     assert "\x1b" not in file.getvalue()
     assert seen(file).startswith("hm\n∴ thought for 0.0 s\none\n\ntwo\n412 tokens")
-
-
-PROGRAM = """
-import sys
-from hermes_cli.chat.terminal.terminal_view import TerminalView
-from hermes_cli.chat.view import TurnResult
-from hermes_cli.console import Console
-view = TerminalView(Console())
-view.waiting()
-view.content("begun")
-typed = sys.stdin.readline()
-view.content(" and ended")
-view.turn(TurnResult("begun and ended"), stopped=False)
-print("typed", repr(typed))
-print("again", repr(sys.stdin.readline()))
-"""
-
-
-def test_what_is_typed_meanwhile_is_kept_but_not_shown(tmp_path: Path) -> None:
-    environment = {**clean_environment(), "TERM": "xterm-256color"}
-    with Terminal(code=PROGRAM, environment=environment, folder=tmp_path) as terminal:
-        terminal.wait_for("begun")
-        terminal.type("early\n")
-        assert terminal.wait_for(r"typed 'early\n'").splitlines() == ["begun and ended", r"typed 'early\n'"]
-        terminal.type("late\n")
-        terminal.wait_for("late\nagain")  # its echo is back
 
 
 def test_a_conversation_that_goes_on_is_shown_as_it_was() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import screens
 
-from hermes_cli.layout import Table, command_lines, wrap
+from hermes_cli.text_layout import Table, command_lines, wrap
 
 UNITS = {
     "s",
@@ -77,6 +77,20 @@ def test_text_breaks_between_words_and_not_in_a_command() -> None:
     assert lines == ["error: it takes 4.92 GB; fetch it:", "  hermes pull hermes-3:8b:Q4_K_M --yes,", "  or leave it"]
     assert wrap("it takes 4.92 GB", 14) == ["it takes", "4.92 GB"]
     assert wrap(text, 200) == [text]
+
+
+def test_a_long_name_breaks_after_a_sign_but_not_what_is_copied() -> None:
+    name = "  from NousResearch/Hermes-3-Llama-3.1-8B-GGUF:Q4_K_M, here"
+    assert wrap(name, 30) == ["  from", "  NousResearch/Hermes-3-Llama-", "  3.1-8B-GGUF:Q4_K_M,", "  here"]
+    copied = (
+        "https://huggingface.co/NousResearch",
+        "/home/ada/models/some-file.gguf",
+        "~/.cache/huggingface/hub/models",
+    )
+    for word in copied:
+        assert wrap(f"see {word}", 20) == ["see", word]
+    command = "next: hermes pull NousResearch/Hermes-3-Llama-3.1-8B-GGUF"
+    assert wrap(command, 30)[-1] == "NousResearch/Hermes-3-Llama-3.1-8B-GGUF"
 
 
 def test_a_long_command_goes_on_as_a_shell_reads_it() -> None:

@@ -207,6 +207,14 @@ def test_a_mac_of_which_only_the_memory_is_known() -> None:
     assert (machine.ram_bandwidth, machine.simd, machine.os) == (device.bandwidth, ("NEON",), "macOS")
 
 
+def test_a_gpu_without_a_name_is_told_how_to_name_it() -> None:
+    fixes = {"64G": ['--apple "M5 Max 64G"'], "100G": [], "M4 Max 64G": []}
+    for apple, fix in fixes.items():
+        assert [note.fix for note in simulated(apple=apple).notes if note.fix] == fix
+    assert [note.fix for note in simulated(vram="24G").notes if note.fix] == ["--gpu NAME"]
+    assert not any(note.fix for note in simulated(gpu=["RTX 4090"]).notes)
+
+
 @pytest.mark.parametrize(
     ("apple", "name", "gb_per_s", "limit"),
     [

@@ -162,6 +162,17 @@ def test_a_tool_is_asked_for_and_then_always_run(chat: Open) -> None:
     assert "Oslo" in terminal.screen()
 
 
+def test_a_line_typed_while_a_command_runs_is_seen_once(chat: Open, tmp_path: Path) -> None:
+    # A command that lasts until something was typed.
+    (tmp_path / "slow.py").write_text("import select, sys\nselect.select([sys.stdin], [], [])\n")
+    terminal = chat()
+    say(terminal, "/tools slow.py")
+    terminal.wait_until(lambda: not prompted(terminal) and terminal.screen().endswith("slow.py"), "the command runs")
+    terminal.type("typed meanwhile")
+    terminal.type("\r")
+    assert done(terminal).count("typed meanwhile") == 1
+
+
 def test_ctrl_c_stops_the_answer_and_keeps_what_came(chat: Open) -> None:
     terminal = chat("demo", "--schema", ENDLESS, "--context-shift", rows=12)
     say(terminal, "Who are you?")

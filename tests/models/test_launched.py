@@ -16,8 +16,9 @@ from hermes_cli.hardware.machine import Machine
 from hermes_cli.hardware.probe import probe
 from hermes_cli.hardware.simulate import simulate
 from hermes_cli.models import launched as launched_models
-from hermes_cli.models.launched import LaunchedModel, launched
-from hermes_cli.models.owned import own
+from hermes_cli.models.engine_choice import own
+from hermes_cli.models.launched import launched
+from hermes_cli.models.owned import OwnedModel
 from hermes_cli.models.resolve import EngineChoice, ModelRequest
 from hermes_cli.planning.load_plan import LoadOverrides
 
@@ -49,7 +50,7 @@ def weights(folder: Path, *names: str) -> Path:
 
 def plan(
     catalogue: Catalogue, name: str, engine: EngineKind = "vllm", more: tuple[str, ...] = (), **overrides: object
-) -> LaunchedModel:
+) -> OwnedModel:
     choice = EngineChoice(engine, arguments=("--dtype", "float32", *more))
     request = ModelRequest(name, LoadOverrides(**overrides), engine=choice)  # type: ignore[arg-type]
     return launched(request, choice, EngineProgram(engine, ("/opt/engine",), "PATH"), catalogue)
@@ -64,14 +65,24 @@ def test_a_folder_in_vllm(catalogue: Catalogue, tmp_path: Path) -> None:
         assert pair in itertools.pairwise(words)
     assert model.command.environment["VLLM_RPC_BASE_PATH"] == "{folder}"
     assert (model.context, model.known) == (512, None)
-    assert plan(catalogue, str(folder)).plan.context == 1024  # as config.json says
+    assert plan(catalogue, str(folder)).context == 1024  # as config.json says
 
 
-@pytest.mark.parametrize("more", [(), ("--nnodes", "2"), ("--nnodes=2",)])
+@pytest.mark.parametrize(
+    ("more", "meeting"),
+    [
+        ((), ""),
+        (("--nnodes", "1"), ""),
+        (("--nnodes", "2"), "127.0.0.1:29501"),
+        (("--nnodes=2", "--master-addr", "10.0.0.1", "--master-port=5000"), "10.0.0.1:5000"),
+    ],
+)
 def test_the_head_of_several_nodes_gets_a_heartbeat(
-    catalogue: Catalogue, tmp_path: Path, more: tuple[str, ...]
+    catalogue: Catalogue, tmp_path: Path, more: tuple[str, ...], meeting: str
 ) -> None:
-    assert plan(catalogue, str(weights(tmp_path / "demo-hf")), more=more).command.heartbeat == bool(more)
+    command = plan(catalogue, str(weights(tmp_path / "demo-hf")), more=more).command
+    assert (command.meeting, command.heartbeat) == (meeting, bool(meeting))
+    assert ("VLLM_HOST_IP" in command.environment) == (not meeting)  # the user's own counts: others must reach it
 
 
 def test_sglang_gets_a_free_port_of_loopback(catalogue: Catalogue, tmp_path: Path) -> None:
@@ -105,7 +116,7 @@ def test_gpus_share_a_model_that_one_does_not_hold(
     model = plan(catalogue, "hermes-4:70b@fp8")
     assert ("--tensor-parallel-size", "2") in itertools.pairwise(model.command.words)
     assert "--enforce-eager" not in model.command.words
-    assert model.context == model.plan.context
+    assert ("--max-model-len", str(model.context)) in itertools.pairwise(model.command.words)
 
 
 @pytest.mark.parametrize(

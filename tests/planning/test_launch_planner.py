@@ -14,7 +14,8 @@ from hermes_cli.catalog.load import shipped_catalogue
 from hermes_cli.errors import DoesNotFitError, UsageError
 from hermes_cli.hardware.machine import Device, Machine
 from hermes_cli.planning.launch_memory import kv_bytes_per_token
-from hermes_cli.planning.launch_planner import Launch, LaunchOptions, best_launch, plan_launch
+from hermes_cli.planning.launch_plan import LaunchOptions
+from hermes_cli.planning.launch_planner import Launch, best_launch, plan_launch
 from hermes_cli.planning.launch_speed import batch_speed
 from hermes_cli.units import GIB
 

@@ -16,7 +16,6 @@ from hermes_cli.catalog.load import shipped_catalogue
 from hermes_cli.engine.embedded.messages import DraftPlan, EngineOptions
 from hermes_cli.errors import DoesNotFitError, IntegrityError, NotFoundError, UsageError
 from hermes_cli.hardware.machine import Device, Machine
-from hermes_cli.models.planned import memory_fault
 from hermes_cli.planning.fitted_plan import RAM, FittedPlan, MemoryUse, remaining_machine
 from hermes_cli.planning.memory import MemoryBreakdown
 from hermes_cli.server.served_models import ServedModel, plan_models
@@ -227,15 +226,15 @@ def test_what_is_left_of_a_machine() -> None:
 
 def test_room_is_asked_of_llama_cpp(demo_path: Path) -> None:
     fits = planned_of(offer(path=demo_path, force=True))
-    assert memory_fault(fits) is None
+    assert fits.memory_fault() is None
     drafted = replace(fits, options=EngineOptions(draft=DraftPlan(demo_path, fits.fitted.plan)))
-    assert memory_fault(drafted) is None
+    assert drafted.memory_fault() is None
 
 
 def test_where_there_is_no_room_both_numbers_are_told(demo_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hermes_cli.models.planned.probe", lambda **_: machine(320))
     fits = planned_of(offer(path=demo_path, force=True))
-    assert memory_fault(fits) is None
-    error = memory_fault(replace(fits, options=EngineOptions(draft=DraftPlan(demo_path, fits.fitted.plan))))
+    assert fits.memory_fault() is None
+    error = replace(fits, options=EngineOptions(draft=DraftPlan(demo_path, fits.fitted.plan))).memory_fault()
     assert error
     assert "demo does not fit: it needs 170 MB in RAM, where 165 MB are free." in error.message

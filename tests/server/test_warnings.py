@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
-import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from conftest import HANG
 from openai_rig import House, events, house
-
-from hermes_cli.server import response_format
 
 TAGS = {"type": "object", "properties": {"tags": {"type": "array", "uniqueItems": True}}}
 LEFT_OUT = "the parameters of tool f: `uniqueItems` at #/properties/tags cannot be enforced; it is left out."
@@ -146,20 +141,3 @@ def test_a_body_of_millions_of_values_is_refused_before_it_is_read(rig: House) -
     answer = rig.running.ask("POST", "/v1/chat/completions", body)
     assert answer.status == 400
     assert "too many values" in answer.error["message"]
-
-
-def test_a_client_with_many_slow_grammars_does_not_keep_others_waiting() -> None:
-    """Two threads compile: if they both had this client's, the other one would never come."""
-
-    async def compile_all() -> None:
-        other_came = threading.Event()
-
-        def slow() -> None:
-            assert other_came.wait(HANG)
-
-        mine = [asyncio.create_task(response_format._in_thread(slow, "many")) for _ in range(10)]  # noqa: SLF001 - all that compiles goes through it
-        await asyncio.sleep(0)
-        await response_format._in_thread(other_came.set, "other")  # noqa: SLF001 - as above
-        await asyncio.gather(*mine)
-
-    asyncio.run(compile_all())

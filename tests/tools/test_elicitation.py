@@ -151,6 +151,25 @@ def test_forms_that_no_line_can_fill_in_are_declined() -> None:
 
 
 @pytest.mark.parametrize(
+    "field",
+    [
+        {"oneOf": [1]},
+        {"type": ["string", "null"]},
+        {"minLength": "a"},
+        {"enum": 5},
+        {"description": 5},
+        {"enum": ["a"], "enumNames": 5},
+        {"title": "x" * 30_000},
+    ],
+)
+def test_a_form_with_a_mistake_is_declined_and_ends_nothing(field: object) -> None:
+    told: list[str] = []
+    form = {"type": "object", "properties": {"a": field}, "required": ["a"]}
+    assert asked({"message": "Well?", "requestedSchema": form}, lambda _: "y", told) == {"action": "decline"}
+    assert "no valid schema" in told[0] or "too long" in told[0]
+
+
+@pytest.mark.parametrize(
     ("schema", "typed", "value"),
     [
         ({"type": "string", "enum": ["a", "b"], "enumNames": ["First", "Second"]}, "second", "b"),

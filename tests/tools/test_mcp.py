@@ -605,3 +605,58 @@ def test_a_flood_of_values_ends_the_connection(content: str) -> None:
         result = toolbox.run(ToolCall("one", {"content": json.loads(content)}))
         assert "it sent a message of too many values" in json.loads(result.text)["error"]
         assert toolbox.run(ToolCall("one", {"content": [{"type": "text", "text": "hi"}]})).text == "hi"
+
+
+HI = '{"jsonrpc": "2.0", "id": ID, "result": {"content": [{"type": "text", "text": "hi"}]}}'
+
+
+@pytest.fixture(scope="module")
+def writer() -> Iterator[Toolbox]:
+    with connected(plain([{"name": "write"}])) as toolbox:
+        yield toolbox
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"jsonrpc": "2.0", "id": ID, "result": {"content": [}',
+        '{"jsonrpc": "2.0", "id": ID, "result": [1, 2]}',
+        '{"jsonrpc": "2.0", "id": ID}',
+        '{"jsonrpc": "2.0", "id": ID.0, "result": {"content": []}}',
+        '{"jsonrpc": "1.0", "result": {"content": []}, "id": ID}',
+        '{"jsonrpc": "2.0", "id": ID, "result": {"content": ' + "[" * 200_000,
+        '{"jsonrpc": "2.0", "id": ID, "error": "no"}',
+        '{"jsonrpc": "2.0", "id": null, "error": {"code": -32700, "message": "its answer cannot be read"}}',
+    ],
+)
+def test_an_answer_that_cannot_be_read_is_an_answer(writer: Toolbox, line: str) -> None:
+    error = json.loads(writer.run(ToolCall("write", {"line": line})).text)["error"]
+    assert "its answer cannot be read" in error
+    assert line[:20] in error or "null" in line
+    assert writer.run(ToolCall("write", {"line": HI})).text == "hi"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"jsonrpc": "2.0", "id": 999, "result": [}',  # of no request
+        '{"jsonrpc": "2.0", "id": ID, "method": 5}',  # no answer
+        "ready: {'id': ID}",
+        "\x00",
+    ],
+)
+def test_what_answers_nothing_ends_nothing(writer: Toolbox, line: str) -> None:
+    assert writer.run(ToolCall("write", {"line": f"{line}\n{HI}"})).text == "hi"
+
+
+def test_a_flood_in_an_error_message_is_cut(writer: Toolbox) -> None:
+    error = {"code": -1, "message": "no " + "x" * 500_000, "data": [0] * 100_000}
+    line = '{"jsonrpc": "2.0", "id": ID, "error": ' + json.dumps(error) + "}"
+    text = json.loads(writer.run(ToolCall("write", {"line": line})).text)["error"]
+    assert (text[:5], len(text)) == ("no xx", mcp_stdio.MAX_ERROR)
+
+
+def test_an_error_costs_nothing_for_the_length_of_its_message() -> None:
+    text, before = "x." * 5_000_000, time.process_time()
+    assert HermesError(f"{text}.", hint="").message == text
+    assert time.process_time() - before < 0.2  # seconds; a search for its end takes 0.6

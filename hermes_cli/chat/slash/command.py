@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hermes_cli.errors import UsageError
-from hermes_cli.layout import wrap
+from hermes_cli.text_layout import wrap
 
 if TYPE_CHECKING:
     from hermes_cli.chat.repl import ReplContext

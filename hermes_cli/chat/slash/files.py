@@ -109,8 +109,8 @@ def read_attachment(path_text: str) -> Attachment:
     try:
         path = Path(path_text).expanduser()
         if not path.is_file():
-            problem = "is a directory" if path.is_dir() else "there is no such file"
-            raise NotFoundError(f"{path_text}: {problem}.", hint="give the path of a text file; Tab completes it.")
+            problem = "it is a folder" if path.is_dir() else "there is no such file"
+            raise NotFoundError(f"{path_text}: {problem}.", hint="give the path of a text file.")
         size = path.stat().st_size
         if size > MAX_BYTES:
             raise UsageError(
@@ -127,6 +127,12 @@ def read_attachment(path_text: str) -> Attachment:
         reason = error.strerror if isinstance(error, OSError) else error
         raise NotFoundError(f"{path_text} cannot be read: {reason}.", hint="check its name and permissions.") from None
     return Attachment(path.name, text)
+
+
+def text_or_file(typed: str) -> str:
+    """Return a text as it was typed, or that of the file which it names as `@path`; errors as of `read_attachment`."""
+    is_path = typed.startswith("@") and len(typed) > 1 and "\n" not in typed
+    return read_attachment(typed[1:]).text.strip() if is_path else typed
 
 
 def unread_files(*texts: str) -> list[str]:

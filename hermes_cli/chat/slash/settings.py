@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hermes_cli.chat.conversation import ChatOptions, read_schema
 from hermes_cli.chat.slash.command import complete_path, slash_command
+from hermes_cli.chat.slash.files import text_or_file
 from hermes_cli.engine.request import SamplingOptions
 from hermes_cli.errors import HermesError, UsageError
 from hermes_cli.tools.config import read_chat_file
@@ -86,11 +87,11 @@ def thinking_label(options: ChatOptions) -> str:
     return label if budget is None else f"{label}, at most {budget:,} tokens"
 
 
-@slash_command("/system", "[TEXT|default]", "show or change the system prompt", lambda *_: (DEFAULT,))
+@slash_command("/system", "[TEXT|@FILE|default]", "show or change the system prompt", lambda *_: (DEFAULT,))
 def _system(context: ReplContext, argument: str) -> None:
     conversation = context.conversation
     if argument:
-        system = None if argument == DEFAULT else argument
+        system = None if argument == DEFAULT else text_or_file(argument)
         conversation.set_options(replace(conversation.options, system=system))
     context.print(conversation.options.system or "(no system prompt of yours)")
     if not argument:

@@ -24,7 +24,7 @@ from rich.text import Text
 
 from hermes_cli.chat.slash.command import COMMANDS, is_open_quote, unquoted
 from hermes_cli.console import CONTROL
-from hermes_cli.platforms import drop_typed_ahead
+from hermes_cli.platforms import STDIN, drop_typed_ahead, echo
 
 if TYPE_CHECKING:
     from prompt_toolkit.document import Document
@@ -68,7 +68,7 @@ class Keyboard:
             print(line)  # noqa: T201 - on the terminal that is typed on
         try:
             if not self._can_edit:
-                return input(last)
+                return _input(last)
             clear_typeahead(self._input)
             session: PromptSession[str] = PromptSession(history=DummyHistory(), input=self._input)
             return session.prompt(last)
@@ -136,13 +136,18 @@ def _read_plainly(default: str) -> str | None:
     lines: list[str] = []
     while not lines or is_open_quote("\n".join(lines)):
         try:
-            lines.append(input("  " if lines else PROMPT))
+            lines.append(_input("  " if lines else PROMPT))
         except EOFError:
             return None
         except KeyboardInterrupt:
             print(f"\n{HOW_TO_LEAVE}")  # noqa: T201 - the same
             lines.clear()
     return unquoted("\n".join(lines)) or default
+
+
+def _input(prompt: str) -> str:
+    with echo(STDIN, on=True):
+        return input(prompt)
 
 
 def _send(event: KeyPressEvent) -> None:

@@ -18,7 +18,7 @@ from rich.style import Style
 from rich.text import Text
 
 from hermes_cli.chat.conversation import Conversation, MessageAdded, TurnUsage
-from hermes_cli.chat.terminal.tty import LiveRegion, TerminalEcho
+from hermes_cli.chat.terminal.tty import LiveRegion
 from hermes_cli.chat.view import SHOWN_CHARACTERS, TurnResult, tokens_per_second
 from hermes_cli.console import CONTROL, Console, warning_style
 from hermes_cli.prompting.messages import ToolResult
@@ -47,7 +47,6 @@ class TerminalView:
             file=console.out, no_color=no_color, force_terminal=console.color or None, highlight=False, markup=False
         )
         self._region = LiveRegion(self._rich, console.out)
-        self._echo = TerminalEcho()
         self._spinner: Live | None = None
         self._part: _ReasoningText | MarkdownStream | None = None
         self._call_names: list[str] = []
@@ -57,7 +56,6 @@ class TerminalView:
 
     def waiting(self) -> None:
         """Show a spinner with seconds."""
-        self._echo.switch(on=False)
         self._call_names = []
         self._asked_at, self._first_at = time.monotonic(), 0.0
         self._start_spinner("")
@@ -105,7 +103,6 @@ class TerminalView:
             lines += self._ending(turn.done, has_calls=bool(turn.calls))
         self._region.paint(lines)
         self._last_reasoning = turn.reasoning.strip() or self._last_reasoning
-        self._echo.switch(on=True)
 
     def result(self, call: ToolCall, result: ToolResult) -> None:
         """Show the beginning of a result, how much is left out, and its seconds."""

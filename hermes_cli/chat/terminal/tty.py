@@ -1,4 +1,4 @@
-"""The terminal itself: the live region at its bottom, the echo of what is typed, and the clipboard."""
+"""The terminal itself: the live region at its bottom, and the clipboard."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import base64
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from rich.text import Text
 
@@ -72,31 +71,6 @@ class LiveRegion:
         with self._console.capture() as capture:
             self._console.print(Text("\n").join(lines), end="", soft_wrap=True)
         return capture.get()
-
-
-class TerminalEcho:
-    """The echo of standard input. What is typed while the model answers must not be echoed into the answer."""
-
-    def __init__(self) -> None:
-        self._before: list[Any] | None = None
-
-    def switch(self, *, on: bool) -> None:
-        """Switch it off, or on as it was. What is typed meanwhile is kept for the next line; Ctrl-C still works."""
-        if sys.platform == "win32" or on == (self._before is None):
-            return  # Windows echoes only what is read
-        import termios  # noqa: PLC0415 - not on Windows
-
-        before, self._before = self._before, None
-        with suppress(OSError, ValueError, AttributeError, termios.error):  # no terminal
-            descriptor = sys.stdin.fileno()
-            if before is not None:
-                termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
-                return
-            before = termios.tcgetattr(descriptor)
-            quiet = [*before]
-            quiet[3] &= ~termios.ECHO
-            termios.tcsetattr(descriptor, termios.TCSANOW, quiet)
-            self._before = before
 
 
 def copy_to_clipboard(text: str) -> str:

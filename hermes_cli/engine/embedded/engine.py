@@ -10,7 +10,6 @@ Nothing here imports llama.cpp. All state belongs to one event loop and changes 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -24,15 +23,13 @@ from hermes_cli.engine.embedded.crash_record import CrashRecord
 from hermes_cli.engine.embedded.messages import EngineOptions, LoadRequest
 from hermes_cli.engine.embedded.worker_session import WorkerSession
 from hermes_cli.engine.protocol import Done, Embeddings, EngineState, EngineStats, Event, ModelInfo, TextEvent
+from hermes_cli.engine.restart_backoff import RESTART_DELAYS, RestartBackoff
 from hermes_cli.errors import HermesError, NotReadyError
 from hermes_cli.planning.load_plan import LoadPlan
 
 if TYPE_CHECKING:
     from hermes_cli.engine.request import EmbeddingRequest, GenerationRequest
 
-# Seconds from a child's death to the start of the next one, by how many have died in a row.
-RESTART_DELAYS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
-RELIABLE_SECONDS = 60.0  # seconds of a loaded child that make up for earlier deaths
 STATS_SECONDS = 1.0  # seconds; during a long step the child cannot answer, and its last counters have to do
 
 # Counted by each child; all others are counted here, because no child sees them all.
@@ -75,15 +72,13 @@ class EmbeddedEngine:
         self._child = child
         self._options = options or EngineOptions()
         self._request, self._progress = LoadRequest(path, plan, self._options), progress
-        self._delays = restart_delays
         self._session: WorkerSession | None = None
         self._closed = False
         self._users = 0  # who waits for something
         self._timer: asyncio.TimerHandle | None = None  # to the end of `keep_alive`
         self._crashes = CrashRecord()
-        self._deaths = 0  # in a row, but for those whose cause is known and does not come again
-        self._died = 0.0  # when the last one did, on the monotonic clock
-        self._dead = False  # since then none was started
+        self._backoff = RestartBackoff(restart_delays)  # for deaths whose cause is unknown, or may come again
+        self._dead = False  # none was started since the last death
         self._counts: Counter[str] = Counter()
         self._past = EngineStats()  # of children that are gone
 
@@ -158,7 +153,7 @@ class EmbeddedEngine:
         with suppress(psutil.Error, OSError):  # on Windows some calls for an ended process raise the bare OSError
             if self._session and self._session.child:
                 rss = int(psutil.Process(self._session.child.pid).memory_info().rss)
-        now = _sum(self._session.stats if self._session else EngineStats(), self._past)
+        now = (self._session.stats if self._session else EngineStats()).plus(self._past, _COUNTED_BY_CHILD)
         return replace(
             now,
             state=self._state,
@@ -194,27 +189,20 @@ class EmbeddedEngine:
 
     def _start_session(self) -> WorkerSession:
         """Start a child, with a delay if others have died."""
-        delay = 0.0
-        if self._deaths:
-            planned = self._delays[min(self._deaths, len(self._delays)) - 1]
-            delay = max(self._died + planned - time.monotonic(), 0)
         self._counts["restarts"] += self._dead
         self._dead = False
-        self._session = WorkerSession(self._request, self._progress, delay, self._on_end, self._child)
+        self._session = WorkerSession(self._request, self._progress, self._backoff.delay(), self._on_end, self._child)
         self._child = None
         return self._session
 
     def _on_end(self, session: WorkerSession) -> None:
         """Record the end of a session."""
         self._session = None
-        self._past = _sum(self._past, session.stats)
+        self._past = self._past.plus(session.stats, _COUNTED_BY_CHILD)
         if session.died:
-            if session.crashed and self._crashes.crashed():
-                self._dead = True
-                return
-            reliable = session.loaded.done() and session.age >= RELIABLE_SECONDS
-            self._deaths = 1 if reliable else self._deaths + 1
-            self._died, self._dead = time.monotonic(), True
+            self._dead = True
+            if not (session.crashed and self._crashes.crashed()):
+                self._backoff.count_death(session.age if session.loaded.done() else 0)
 
     @property
     def _state(self) -> EngineState:
@@ -249,11 +237,6 @@ class EmbeddedEngine:
         if session := self._session:
             session.stop(error)
             await session.gone()
-
-
-def _sum(stats: EngineStats, others: EngineStats) -> EngineStats:
-    """Return the first with the counts of both."""
-    return replace(stats, **{name: getattr(stats, name) + getattr(others, name) for name in _COUNTED_BY_CHILD})
 
 
 def _unloaded() -> NotReadyError:

@@ -14,14 +14,17 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import stat
+import time
 from array import array
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hermes_cli import paths
 from hermes_cli.engine.embedded.kv_cache import KVCache, common_prefix
 
 if TYPE_CHECKING:
@@ -31,6 +34,8 @@ MIN_TOKENS = 256  # tokens; fewer are computed in the time that reading them tak
 MAX_SAVED = 8  # caches of one client; the least recently used goes first
 SAMPLES, SAMPLE_BYTES = 32, 64 << 10  # parts of a model's file that its fingerprint is made of
 DISK_RESERVE = 4 << 30  # bytes of the disk that are left to others
+LEFTOVER_AGE = 3600.0  # seconds without a change after which nobody goes on writing a file
+DIGEST_BYTES = hashlib.sha256().digest_size
 
 
 @dataclass
@@ -59,7 +64,7 @@ class SavedPrefixes:
         self._recent: deque[tuple[str, array[int]]] = deque()  # clients, and what their last requests had cached
         with suppress(OSError):  # caches are a convenience: without a folder there are none
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._saved = [saved for path in self._files() if (saved := _read(path))]
+        self._saved = [saved for path, _ in self._files() if (saved := self._read(path))]
 
     def note(self, client: str, tokens: list[int]) -> None:
         """Remember what a request of a client has in the KV cache when it ends."""
@@ -122,39 +127,50 @@ class SavedPrefixes:
     def _prune(self) -> None:
         size, counts = 0, Counter[str]()
         with suppress(OSError):
-            for path in self._files():
-                size += path.stat().st_size
+            for path, info in self._files():
+                size += info.st_size
                 counts[path.parent.name] += 1
                 if counts[path.parent.name] > MAX_SAVED or size > self._max_bytes:
                     path.unlink(missing_ok=True)
                     _tokens_of(path).unlink(missing_ok=True)
+            for path, info in _regular_files(self._folder.glob("*/.*.cache.*")):  # of engines that were killed
+                if time.time() - info.st_mtime > LEFTOVER_AGE:
+                    path.unlink(missing_ok=True)
 
     def _write(self, client: str, sequence: int, tokens: list[int]) -> None:
         raw = array("i", tokens).tobytes()
         path = self._folder / client / f"{hashlib.sha256(raw).hexdigest()[:32]}.cache"
-        partial = path.with_suffix(".partial")
         if shutil.disk_usage(self._folder).free < DISK_RESERVE:
             return
-        path.parent.mkdir(exist_ok=True, mode=0o700)
-        try:
-            for new in (partial, _tokens_of(path)):  # conversations are nobody else's business
-                os.close(os.open(new, os.O_CREAT | os.O_WRONLY, 0o600))
+        # Another engine may write the same: each has a file of its own, which only this user can read.
+        with paths.replacing(path, folder_mode=0o700) as partial:
             if not self._context.save(partial, sequence, tokens):
-                return
+                raise OSError("llama.cpp could not write it")
             digest = _digest(partial)
-            _tokens_of(path).write_bytes(digest + raw)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+            paths.write_private(_tokens_of(path), digest + raw)
         self._saved.append(_Saved(path, client, digest, tokens))
+
+    def _read(self, path: Path) -> _Saved | None:
+        """Return what lies beside a cache; None for what no cache of this context has."""
+        tokens_of, tokens = _tokens_of(path), array("i")
+        try:
+            info = tokens_of.stat()
+            if not stat.S_ISREG(info.st_mode) or info.st_size > DIGEST_BYTES + tokens.itemsize * self._context.length:
+                return None
+            raw = tokens_of.read_bytes()
+            tokens.frombytes(raw[DIGEST_BYTES:])
+        except (OSError, ValueError):
+            return None
+        return _Saved(path, path.parent.name, raw[:DIGEST_BYTES], tokens.tolist())
 
     def _folder_name(self, client: str) -> str:
         return key(client, self._owners.get(client)) if client else "own"
 
-    def _files(self) -> list[Path]:
+    def _files(self) -> list[tuple[Path, os.stat_result]]:
         """Return the cache files, the latest first."""
         with suppress(OSError):
-            return sorted(self._folder.glob("*/*.cache"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+            files = _regular_files(self._folder.glob("*/[!.]*.cache"))
+            return sorted(files, key=lambda file: file[1].st_mtime_ns, reverse=True)
         return []
 
     def _remove(self, saved: _Saved) -> None:
@@ -192,11 +208,10 @@ def _digest(path: Path) -> bytes:
         return hashlib.file_digest(file, "sha256").digest()
 
 
-def _read(path: Path) -> _Saved | None:
-    tokens = array("i")
-    try:
-        raw = _tokens_of(path).read_bytes()
-        tokens.frombytes(raw[hashlib.sha256().digest_size :])
-    except (OSError, ValueError):
-        return None
-    return _Saved(path, path.parent.name, raw[: hashlib.sha256().digest_size], tokens.tolist())
+def _regular_files(found: Iterable[Path]) -> Iterator[tuple[Path, os.stat_result]]:
+    """Yield those that are files; another engine may remove some meanwhile, and opening a pipe waits for ever."""
+    for path in found:
+        with suppress(OSError):
+            info = path.stat()
+            if stat.S_ISREG(info.st_mode):
+                yield path, info

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from hermes_cli.engine.embedded.grammar import Matcher, apply_mask
 from hermes_cli.engine.embedded.kv_cache import common_prefix
 from hermes_cli.engine.embedded.llama import LlamaModel
-from hermes_cli.engine.embedded.output_text import ReasoningTracker, StopTexts
 from hermes_cli.engine.embedded.sampler import Sampler, token_logprobs
 from hermes_cli.engine.embedded.speculation import DraftAcceptance, PromptLookup
 from hermes_cli.engine.embedded.vocabulary import TokenPieces
+from hermes_cli.engine.output_text import ReasoningTracker, StopTexts
 from hermes_cli.engine.protocol import Done, FinishReason, Logprob, TextEvent, TokenLogprobs
 from hermes_cli.engine.request import GenerationRequest
 from hermes_cli.errors import UsageError

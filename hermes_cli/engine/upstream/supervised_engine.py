@@ -18,8 +18,8 @@ from copy import copy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from hermes_cli.engine.embedded.engine import RELIABLE_SECONDS, RESTART_DELAYS
 from hermes_cli.engine.protocol import Embeddings, EngineState, EngineStats, Event, ModelInfo
+from hermes_cli.engine.restart_backoff import RESTART_DELAYS, RestartBackoff
 from hermes_cli.engine.upstream.engine import COUNTS, UpstreamEngine
 from hermes_cli.engine.upstream.engine_process import EngineCommand, EngineProcess, Limits
 from hermes_cli.engine.upstream.run_folder import RunFolder
@@ -58,6 +58,7 @@ class SupervisedEngine:
         tags: Sequence[str] = (),
         texts: Sequence[str] = (),
         report: Callable[[str], None] = lambda _: None,
+        note: Callable[[str], None] = lambda _: None,
         delays: Sequence[float] = RESTART_DELAYS,
         limits: Limits | None = None,
     ) -> None:
@@ -68,17 +69,19 @@ class SupervisedEngine:
             tags: as `UpstreamEngine` takes them.
             texts: likewise.
             report: is called with lines of the engine's log while it starts.
+            note: is told what a start waits for that only a person can bring about.
             delays: seconds before it is started again, by how many starts or engines have failed in a row.
             limits: when it counts as hung.
         """
-        self.command, self._tags, self._texts, self._report = command, tuple(tags), tuple(texts), report
-        self._delays, self.limits = delays, limits or Limits()
+        self.command, self._tags, self._texts = command, tuple(tags), tuple(texts)
+        self._report, self._note = report, note
+        self._backoff, self.limits = RestartBackoff(delays), limits or Limits()
         self._guard: ProcessGuard | None = None
         self._folder: RunFolder | None = None
         self._starting: asyncio.Task[_Session] | None = None
         self._ending: asyncio.Future[None] | None = None  # of the last engine; the next one needs its memory and socket
         self._past = EngineStats()  # of engines that have ended
-        self._deaths, self._died, self._restarts = 0, 0.0, 0
+        self._restarts = 0
         self._closed = False
 
     async def load(self) -> ModelInfo:
@@ -112,7 +115,7 @@ class SupervisedEngine:
         session = self._session
         stats = await session.upstream.stats() if session else EngineStats()
         rss = (await asyncio.to_thread(session.process.usage))[1] if session else 0
-        return replace(_sum(stats, self._past), state=self._state, restarts=self._restarts, rss_bytes=rss)
+        return replace(stats.plus(self._past, COUNTS), state=self._state, restarts=self._restarts, rss_bytes=rss)
 
     async def unload(self) -> None:
         """End running requests with an error, and the engine with them; the next request starts it again."""
@@ -138,7 +141,7 @@ class SupervisedEngine:
         if self._closed:
             return "closed"
         if self._starting is None:
-            return "dead" if self._deaths else "unloaded"
+            return "dead" if self._backoff.deaths else "unloaded"
         if not self._starting.done():
             return "loading"
         return "ready" if (session := self._session) and session.works else "dead"
@@ -165,12 +168,8 @@ class SupervisedEngine:
         raise NotReadyError("the engine is closed.", hint="start hermes again.")
 
     def _start(self) -> asyncio.Task[_Session]:
-        delay = 0.0
-        if self._deaths:
-            planned = self._delays[min(self._deaths, len(self._delays)) - 1]
-            delay = max(self._died + planned - time.monotonic(), 0)
-            self._restarts += 1
-        task = asyncio.ensure_future(self._open(delay))
+        self._restarts += bool(self._backoff.deaths)
+        task = asyncio.ensure_future(self._open(self._backoff.delay()))
         task.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody need wait for it
         return task
 
@@ -182,14 +181,18 @@ class SupervisedEngine:
             self._folder = await asyncio.to_thread(RunFolder, self.command.engine)
         self._guard = self._guard or ProcessGuard()
         process = EngineProcess(self.command, self._folder, self._guard)
-        upstream = UpstreamEngine(process.address, tags=self._tags, texts=self._texts, heartbeat=self.command.heartbeat)
+        heartbeat = self.command.heartbeat
+        # EngineProcess.watch is what notices a hang: it sees the processes, too.
+        upstream = UpstreamEngine(
+            process.address, tags=self._tags, texts=self._texts, heartbeat=heartbeat, watched=True
+        )
         try:
-            await process.wait_until_ready(self._report, self.limits)
+            await process.wait_until_ready(self._report, self.limits, self._note)
             info = await upstream.load()
         except BaseException as error:
             await asyncio.shield(_end(process, upstream, 0))
             if isinstance(error, HermesError):
-                self._count_death(0)
+                self._backoff.count_death(0)
                 if isinstance(error, EngineDiedError) or process.fault:
                     raise process.start_error() from None
             raise
@@ -211,16 +214,12 @@ class SupervisedEngine:
         if self._starting is not task:
             return
         self._starting = None
-        self._count_death(time.monotonic() - session.since)
+        self._backoff.count_death(time.monotonic() - session.since)
         if session.watching and session.watching is not asyncio.current_task():
             session.watching.cancel()
         session.process.keep_log()
         self._ending = asyncio.ensure_future(self._end(session, 0))  # nothing is to be expected of what hangs
         await asyncio.shield(self._ending)
-
-    def _count_death(self, age: float) -> None:
-        self._deaths = 1 if age >= RELIABLE_SECONDS else self._deaths + 1
-        self._died = time.monotonic()
 
     async def _stop(self) -> None:
         task, self._starting = self._starting, None
@@ -237,13 +236,13 @@ class SupervisedEngine:
         session = task.result()
         if session.watching:
             session.watching.cancel()
-        self._deaths, session.unloaded = 0, True
+        self._backoff.deaths, session.unloaded = 0, True
         await session.upstream.unload()
         await self._end(session)
 
     async def _end(self, session: _Session, grace: float | None = None) -> None:
         """Add up what the engine did, and end it."""
-        self._past = _sum(await session.upstream.stats(), self._past)
+        self._past = (await session.upstream.stats()).plus(self._past, COUNTS)
         await _end(session.process, session.upstream, grace)
 
 
@@ -271,10 +270,6 @@ def _died(session: _Session) -> EngineDiedError:
 
 
 async def _work(upstream: UpstreamEngine) -> tuple[int, int]:
-    """Return how many requests are running, and how many tokens came of all that there were."""
+    """Return how many requests wait for the engine, and how many tokens came of all that there were."""
     stats = await upstream.stats()
-    return len(stats.running), stats.completion_tokens + sum(state.completion_tokens for state in stats.running)
-
-
-def _sum(stats: EngineStats, others: EngineStats) -> EngineStats:
-    return replace(stats, **{name: getattr(stats, name) + getattr(others, name) for name in COUNTS})
+    return upstream.waiting, stats.completion_tokens + sum(state.completion_tokens for state in stats.running)

@@ -32,7 +32,8 @@ from hermes_cli.server.choice_stream import stream_turn
 from hermes_cli.server.errors import Problem, RefusedError
 from hermes_cli.server.openai.requests import ChatRequest
 from hermes_cli.server.parsed_request import ChatMessages, FieldNames, ParsedRequest, check_fields, parse_chat
-from hermes_cli.server.pool import Pool, ReadyModel
+from hermes_cli.server.pool import Pool
+from hermes_cli.server.pooled_model import ReadyModel
 from hermes_cli.server.request_stats import aside, current_warnings
 from hermes_cli.server.routing import ApiRoute
 from hermes_cli.server.streaming_reply import StreamingReply, cancel, json_reply

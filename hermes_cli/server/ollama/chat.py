@@ -33,7 +33,8 @@ from hermes_cli.server.ollama.schemas import (
 from hermes_cli.server.openai.completions import generation_requests
 from hermes_cli.server.openai.objects import ChatLogprob, chat_logprobs
 from hermes_cli.server.parsed_request import ParsedRequest, parse_keep_alive
-from hermes_cli.server.pool import Pool, ReadyModel
+from hermes_cli.server.pool import Pool
+from hermes_cli.server.pooled_model import ReadyModel
 from hermes_cli.server.request_stats import current_warnings, warn
 from hermes_cli.server.streaming_reply import StreamingReply, encode, json_reply
 

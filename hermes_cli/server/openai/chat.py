@@ -36,7 +36,8 @@ from hermes_cli.server.openai.objects import (
 )
 from hermes_cli.server.openai.requests import ChatRequest
 from hermes_cli.server.parsed_request import FieldNames, ParsedRequest, parse_chat
-from hermes_cli.server.pool import Pool, ReadyModel
+from hermes_cli.server.pool import Pool
+from hermes_cli.server.pooled_model import ReadyModel
 from hermes_cli.server.request_stats import current_warnings
 from hermes_cli.server.routing import ApiRoute
 from hermes_cli.server.server_tools import ServerTools, ToolRound, run_turns, wants_tools

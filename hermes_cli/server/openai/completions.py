@@ -36,7 +36,8 @@ from hermes_cli.server.openai.objects import (
 )
 from hermes_cli.server.openai.requests import MOST_PROMPTS, MOST_TEXTS, CompletionRequest
 from hermes_cli.server.parsed_request import FieldNames, ParsedRequest, RawPrompt, parse_shared
-from hermes_cli.server.pool import Pool, ReadyModel
+from hermes_cli.server.pool import Pool
+from hermes_cli.server.pooled_model import ReadyModel
 from hermes_cli.server.request_stats import aside, current_warnings
 from hermes_cli.server.routing import ApiRoute
 from hermes_cli.server.streaming_reply import DONE, StreamingReply, event, together

@@ -10,7 +10,7 @@ from msgspec import structs
 from starlette.requests import Request
 from starlette.responses import Response
 
-from hermes_cli.server.pool import ModelObject
+from hermes_cli.server.pooled_model import ModelObject
 from hermes_cli.server.routing import ApiRoute
 from hermes_cli.server.server_tools import SUFFIX
 from hermes_cli.server.streaming_reply import json_reply

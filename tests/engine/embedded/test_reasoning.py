@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hermes_cli.engine.embedded.output_text import ReasoningTracker
+from hermes_cli.engine.output_text import ReasoningTracker
 from hermes_cli.engine.request import ReasoningOptions
 from hermes_cli.generation import Content, Reasoning
 from hermes_cli.prompting.parse import Parser

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +15,6 @@ from hermes_cli.engine.embedded import grammar as constraint
 from hermes_cli.engine.embedded import scheduler
 from hermes_cli.engine.embedded.grammar import Grammars
 from hermes_cli.engine.embedded.llama import LlamaModel
-from hermes_cli.engine.embedded.saved_prefixes import fingerprint
 from hermes_cli.engine.embedded.speculation import DraftAcceptance
 from hermes_cli.engine.embedded.step_cost import StepCostModel
 from hermes_cli.engine.protocol import TextEvent
@@ -435,66 +432,6 @@ def test_a_failed_decode_ends_who_was_in_it_and_nobody_else(
     desk.run()
     assert "code -3" in desk.error(first).message
     assert desk.done(second).completion_tokens == 9
-
-
-def test_prefixes_survive_on_disk(demo_model: LlamaModel, tmp_path: Path) -> None:
-    system = "You are Hermes Demo. " + "Be brief and kind to everybody who asks. " * 12
-    first = Desk(demo_model, saved=tmp_path / "prefixes")
-    expected, _ = first.answer(turn("Who are you?", system), max_tokens=20)
-    first.scheduler.close()
-    assert all(path.stat().st_mode & 0o077 == 0 for path in (tmp_path / "prefixes").rglob("*"))
-    again = Desk(demo_model, saved=tmp_path / "prefixes")
-    text, done = again.answer(turn("Who are you?", system), max_tokens=20)
-    assert (text, done.cached_tokens) == (expected, done.prompt_tokens - 1)
-
-
-def test_a_prefix_on_disk_is_its_client_s_alone(demo_model: LlamaModel, tmp_path: Path) -> None:
-    system = "You are Hermes Demo. " + "Be brief and kind to everybody who asks. " * 12
-    first = Desk(demo_model, saved=tmp_path)
-    for client in ("alice", "bob"):
-        first.answer(turn(f"I am {client}.", system), max_tokens=1, client=client)
-    first.scheduler.close()
-    assert len(list(tmp_path.glob("*/*.cache"))) == 2
-    for client, kept in (("eve", False), ("bob", True), ("alice", True)):
-        _, done = Desk(demo_model, saved=tmp_path).answer(turn("Hi.", system), max_tokens=1, client=client)
-        assert (done.cached_tokens > 100) == kept, client
-
-
-def test_a_client_that_gets_another_s_name_does_not_get_its_prefix(demo_model: LlamaModel, tmp_path: Path) -> None:
-    system = "You are Hermes Demo. " + "Be brief and kind to everybody who asks. " * 12
-    first = Desk(demo_model, saved=tmp_path, owners={"alice": "her key"})
-    first.answer(turn("I am Alice.", system), max_tokens=1, client="alice")
-    first.scheduler.close()
-    for owner, kept in (("another key", False), ("her key", True)):
-        desk = Desk(demo_model, saved=tmp_path, owners={"alice": owner})
-        _, done = desk.answer(turn("Hi.", system), max_tokens=1, client="alice")
-        assert (done.cached_tokens > 100) == kept, owner
-
-
-def test_prefixes_follow_a_model_s_content_and_not_its_place(tmp_path: Path) -> None:
-    model, moved = tmp_path / "model.gguf", tmp_path / "moved.gguf"
-    raw = bytes(range(256)) * (1 << 14)
-    model.write_bytes(raw)
-    known, times = fingerprint(model), model.stat()
-    moved.write_bytes(raw)
-    assert fingerprint(moved) == known
-    for at in (0, len(raw) - 1):
-        model.write_bytes(raw[:at] + b"x" + raw[at + 1 :])
-        os.utime(model, ns=(times.st_atime_ns, times.st_mtime_ns))
-        assert fingerprint(model) != known
-
-
-@pytest.mark.parametrize("damage", [b"", b"garbage", None])
-def test_a_damaged_prefix_is_computed_again(demo_model: LlamaModel, tmp_path: Path, damage: bytes | None) -> None:
-    system = "You are Hermes Demo. " + "Be brief and kind to everybody who asks. " * 12
-    first = Desk(demo_model, saved=tmp_path)
-    expected, _ = first.answer(turn("Who are you?", system), max_tokens=20)
-    first.scheduler.close()
-    (cache,) = tmp_path.glob("*/*.cache")
-    cache.write_bytes(cache.read_bytes()[:-1000] if damage is None else damage)
-    text, done = Desk(demo_model, saved=tmp_path).answer(turn("Who are you?", system), max_tokens=20)
-    assert (text, done.cached_tokens) == (expected, 0)
-    assert not list(tmp_path.glob("*/*"))
 
 
 @given(st.data())

@@ -13,8 +13,8 @@ from conftest import HANG
 from engine_rig import PATH, PLAN, answer, children, engine, pid_of, run, text_of, until
 from scripted_child import ECHO, SLOW, Script, program
 
+from hermes_cli.engine import restart_backoff
 from hermes_cli.engine.embedded import child
-from hermes_cli.engine.embedded import engine as client
 from hermes_cli.engine.embedded import worker_session as life
 from hermes_cli.engine.embedded.engine import EmbeddedEngine
 from hermes_cli.engine.embedded.messages import EngineOptions
@@ -158,7 +158,7 @@ def test_deaths_in_a_row_make_it_wait(script: Script) -> None:
 
 
 def test_good_work_makes_up_for_earlier_deaths(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "RELIABLE_SECONDS", 0.0)
+    monkeypatch.setattr(restart_backoff, "RELIABLE_SECONDS", 0.0)
     script("""
         for frame in frames():
             if frame.kind == "load":

@@ -25,7 +25,7 @@ from hermes_cli.engine.request import SamplingOptions
 from hermes_cli.engine.upstream.programs import find_program
 from hermes_cli.errors import EngineError, NotFoundError
 from hermes_cli.generation import ChatModel
-from hermes_cli.models.owned import own
+from hermes_cli.models.engine_choice import own
 from hermes_cli.models.resolve import EngineChoice, ModelRequest
 from hermes_cli.planning.load_plan import LoadOverrides
 

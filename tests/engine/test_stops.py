@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hermes_cli.engine.embedded.output_text import StopTexts
+from hermes_cli.engine.output_text import StopTexts
 
 SMALL = st.text("ab#<", max_size=30)
 TEXTS = st.lists(st.text("ab#<", min_size=1, max_size=4), max_size=3)

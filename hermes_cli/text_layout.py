@@ -1,4 +1,4 @@
-"""Text and tables laid out for the width of a terminal: pure functions, in terminal columns.
+"""Text and tables laid out for the width of a terminal, in terminal columns.
 
 No number, unit, quantization or outcome is ever cut. Text breaks between words, but not inside a command to type. A
 table that is too wide loses its least important columns, then wraps its one column of prose, and at last becomes one
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -20,19 +20,26 @@ GAP = "  "
 _COMMAND = re.compile(r"(?<=[:·] )hermes [^;·()\n]+")
 _UNIT = re.compile(r"(?<=\d) (?=(?:s|min|h|B|M|k?B|[MGT]i?B|GB/s|tokens?(?:/s)?|%|points?|bits?|cores?|files?)(?!\w))")
 _NO_BREAK = "\u00a0"
+_NAME = re.compile(r"(?!\w+://)\w\S+")  # of a model, a repository, a file
+# Chinese and Japanese are written without blanks: a line ends after any letter, and the mark that follows it.
+_LETTER = "[\u3041-\u30ff\u3400-\u9fff\uf900-\ufaff]"
+_PIECE = re.compile(rf"\n|[^\S\n]*(?:{_LETTER}[\u3001-\u3011\uff01-\uff1f]*|(?:(?!{_LETTER})\S)+)|[^\S\n]+")
+_BULLET = re.compile(r"[-*+•]|\d{1,3}[.)]")
+_FENCES = ("```", "~~~")
 
 
 def wrap(text: str, width: int, hanging: str = "") -> list[str]:
     """Return the lines of a text, broken between words; all but the first begin with `hanging`.
 
-    A word that is too long, a number and its unit, and a command to type are not broken; nor is a no-break space, which
-    becomes a plain one.
+    A number and its unit, and a command to type are not broken; nor is a no-break space, which becomes a plain one. A
+    name that is longer than a line breaks after one of its `/-._:`; an address or a path, which is copied, does not.
     """
     if len(text) <= width and "\n" not in text:
         return [text.replace(_NO_BREAK, " ")]
     lines: list[str] = []
     for paragraph in text.split("\n"):
         indent = paragraph[: len(paragraph) - len(paragraph.lstrip(" "))]
+        typed = {word for command in _COMMAND.findall(paragraph) for word in command.split()}
         kept = _UNIT.sub(_NO_BREAK, paragraph)
         kept = _COMMAND.sub(lambda match: _unbroken(match[0], width), kept)
         wrapped = textwrap.wrap(
@@ -44,8 +51,80 @@ def wrap(text: str, width: int, hanging: str = "") -> list[str]:
             replace_whitespace=False,
             drop_whitespace=True,
         )
-        lines += [line.replace(_NO_BREAK, " ") for line in wrapped] or [""]
+        for line in wrapped or [""]:
+            is_name = len(line) > width and _NAME.fullmatch(word := line.strip()) and word not in typed
+            lines += _broken_name(line, width, hanging or indent) if is_name else [line.replace(_NO_BREAK, " ")]
     return lines
+
+
+def _broken_name(line: str, width: int, hanging: str) -> list[str]:
+    """Return the lines of one long name with the blanks before it."""
+    lines = []
+    while len(line) > width and (end := max(line.rfind(sign, len(hanging) + 1, width) for sign in "/-._:")) > 0:
+        lines.append(line[: end + 1])
+        line = hanging + line[end + 1 :]
+    return [*lines, line]
+
+
+class WordWrap:
+    """Break text that comes in pieces between words; code between fences stays as it is, so that it can be copied.
+
+    `width` returns the columns of the terminal now.
+    """
+
+    def __init__(self, width: Callable[[], int]) -> None:
+        self._width = width
+        self._held = ""  # the last word, with the blanks before it
+        self._column = 0
+        self._hanging = 0  # columns before the later lines of a paragraph
+        self._is_code = self._after_letter = False
+
+    def feed(self, text: str) -> str:
+        """Return what can be shown of the text so far; its last word may go on, and is held back."""
+        pieces: list[str] = _PIECE.findall(self._held + text) or [""]
+        last = pieces.pop()
+        self._held = ""
+        if last == "\n" or _cells(last) > self._width():
+            pieces.append(last)
+        else:
+            self._held = last
+        return "".join(map(self._placed, pieces))
+
+    def finish(self) -> str:
+        """Return the last word; another text may follow."""
+        rest = self._placed(self._held)
+        self._held, self._column, self._is_code = "", 0, False
+        return rest
+
+    def _placed(self, piece: str) -> str:
+        word = piece.lstrip()
+        if piece == "\n":
+            self._column = 0
+            return piece
+        if not word:
+            return piece if self._is_code else ""
+        is_letter = re.match(_LETTER, word) is not None
+        may_break = is_letter or self._after_letter or len(word) < len(piece)
+        self._after_letter = is_letter
+        if not self._column:
+            self._hanging = _cells(piece) + 1 if _BULLET.fullmatch(word) else len(piece) - len(word)
+            self._is_code ^= word.startswith(_FENCES)
+        elif may_break and not self._is_code and self._column + _cells(piece) > (width := self._width()):
+            self._column = self._hanging if self._hanging < width // 2 else 0
+            piece = f"\n{' ' * self._column}{word}"
+            self._column += _cells(word)
+            return piece
+        self._column += _cells(piece)
+        return piece
+
+
+def _cells(text: str) -> int:
+    """Return the columns that a text takes."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len  # noqa: PLC0415 - not every command prints a text
+
+    return cell_len(text)
 
 
 def command_lines(command: str, width: int) -> list[str]:
@@ -67,24 +146,16 @@ def _unbroken(command: str, width: int) -> str:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of text, and the order in which its columns give way on a narrow terminal.
+    """A table of text, and the order in which its columns give way on a narrow terminal."""
 
-    Attributes:
-        titles, rows: as many cells in each row as there are titles.
-        right: titles of columns that align to the right.
-        optional: titles of columns that leave where there is no room, the last one first.
-        prose: title of the column whose text wraps at words.
-        styles: a Rich style for each row; none for rows beyond them.
-        heading: whether the titles are shown.
-    """
-
+    # titles, rows: as many cells in each row as there are titles
     titles: Sequence[str]
     rows: Sequence[Sequence[str]]
-    right: Sequence[str] = ()
-    optional: Sequence[str] = ()
-    prose: str | None = None
-    styles: Sequence[str] = ()
-    heading: bool = True
+    right: Sequence[str] = ()  # titles of columns that align to the right
+    optional: Sequence[str] = ()  # titles of columns that leave where there is no room, the last one first
+    prose: str | None = None  # title of the column whose text wraps at words
+    styles: Sequence[str] = ()  # a Rich style for each row; none for rows beyond them
+    heading: bool = True  # whether the titles are shown
 
     def lines(self, width: int = UNLIMITED) -> tuple[list[tuple[str, str]], list[str]]:
         """Return the lines with their styles, and the titles of the columns that left.
@@ -109,10 +180,8 @@ class Table:
 
     @cached_property
     def _widths(self) -> list[int]:
-        from rich.cells import cell_len  # noqa: PLC0415 - not every command prints a table
-
         titles = self.titles if self.heading else [""] * len(self.titles)
-        return [max(map(cell_len, column)) for column in zip(titles, *self.rows, strict=True)]
+        return [max(map(_cells, column)) for column in zip(titles, *self.rows, strict=True)]
 
     def _needed(self, columns: Sequence[int]) -> int:
         return sum(self._widths[at] for at in columns) + len(GAP) * (len(columns) - 1)
@@ -125,14 +194,12 @@ class Table:
         return room if room >= NARROWEST_PROSE else 0
 
     def _table(self, columns: Sequence[int], prose_width: int) -> Iterator[tuple[str, str]]:
-        from rich.cells import cell_len  # noqa: PLC0415 - as above
-
         def line(cells: dict[int, str]) -> str:
             padded = []
             for at in columns:
                 cell = cells.get(at, "")
                 width = prose_width if prose_width and self.titles[at] == self.prose else self._widths[at]
-                space = " " * (width - cell_len(cell))
+                space = " " * (width - _cells(cell))
                 padded.append(space + cell if self.titles[at] in self.right else cell + space)
             return GAP.join(padded).rstrip()
 
@@ -149,7 +216,8 @@ class Table:
         """Yield each row as a line of its first cells, and the others below with their titles."""
         first = 1 if self.titles[columns[0]] else 2  # a cell without a title says little alone
         for row, style in zip(self.rows, self._row_styles(), strict=True):
-            yield GAP.join(row[at] for at in columns[:first] if row[at]), style or "bold"
+            for line in wrap(GAP.join(row[at] for at in columns[:first] if row[at]), width, GAP):
+                yield line, style or "bold"
             below = ""
             for at in columns[first:]:
                 if not row[at] or (self.titles[at] in self.optional and len(GAP + self.titles[at] + row[at]) >= width):
