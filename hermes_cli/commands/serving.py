@@ -65,7 +65,7 @@ def serve_models(settings: ServerSettings, console: Console, *, verbose: bool) -
         def progress(part: float) -> None:
             show(f"loading {served.name}: {part:.0%}")
 
-        return served.model.engine(verbose=verbose, progress=progress)
+        return served.model.engine(verbose=verbose, progress=progress, note=console.note)
 
     def started(info: ServerInfo) -> None:
         nonlocal show

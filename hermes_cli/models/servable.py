@@ -45,13 +45,19 @@ class ServableModel(ABC):
 
     @abstractmethod
     def engine(
-        self, *, verbose: bool = False, progress: Callable[[float], None] = lambda _: None, child: Child | None = None
+        self,
+        *,
+        verbose: bool = False,
+        progress: Callable[[float], None] = lambda _: None,
+        note: Callable[[str], None] = lambda _: None,
+        child: Child | None = None,
     ) -> Engine:
         """Make the engine; it loads the model when it is asked to.
 
         Args:
             verbose: show llama.cpp's log on standard error.
             progress: gets the part that is loaded, from 0 to 1.
+            note: is told what a start waits for that only a person can bring about.
             child: a process that is ready to be this program's own engine.
         """
 
