@@ -114,7 +114,7 @@ class Chromium:
             yield tab
             self._tab = tab
         finally:
-            if not self._tab:
+            if self._tab is not tab:
                 self.call("Target.closeTarget", targetId=tab.target)
 
     def _new_tab(self) -> Tab:
