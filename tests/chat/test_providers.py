@@ -169,7 +169,8 @@ def test_a_chat_with_a_model_here_goes_on_at_a_service(
 
     with Prewarm(engine=False) as prewarm:
         rest: tuple[Any, ...] = (Here(), ModelRequest("demo"), Console(), prewarm)
-        assert open_other("hermes-3:8b", *rest) == "hermes-3:8b"
+        opened: Any = open_other("hermes-3:8b", *rest)
+        assert opened == "hermes-3:8b"
         with pytest.raises(HermesError, match=r"openrouter\.ai"):
             open_other("openrouter:hermes-4-405b", *rest)
     assert all(request.startswith(b"CONNECT openrouter.ai:443") for request in proxy[1])
