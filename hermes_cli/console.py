@@ -13,7 +13,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import Enum
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TextIO
@@ -184,9 +184,13 @@ class Console:
         self._aside(message, warning_style())
 
     def log(self, line: str) -> None:
-        """A line of a log that goes on for days, on standard error, without colour and in every voice."""
-        sys.stderr.write(f"{line.translate(CONTROL)}\n")
-        sys.stderr.flush()
+        """A line of a log that goes on for days, on standard error, without colour and in every voice.
+
+        A server does not fail because its log cannot be written, as on a full disk.
+        """
+        with suppress(OSError):
+            sys.stderr.write(f"{line.translate(CONTROL)}\n")
+            sys.stderr.flush()
 
     def error(self, error: HermesError) -> None:
         """Print what is wrong, and what to type next; a line that a quoted text begins is marked as one of it."""

@@ -76,41 +76,26 @@ class Constraints:
 
 @dataclass(frozen=True)
 class TurnRequest:
-    """A conversation, and how the model is to go on.
+    """A conversation, and how the model is to go on."""
 
-    Attributes:
-        messages: all of it, the system prompt first.
-        continues: the last message is a turn of the model that it goes on with, in its reasoning or its content.
-        tools: on offer, in OpenAI's shape.
-        options: whether to think, and what the answer is told to look like.
-        constraints: what it has to look like.
-        sampling: how tokens are chosen; None is as the model recommends.
-        max_tokens: the most to generate; None is as many as the context length allows.
-        think_budget: the most tokens of reasoning; then it is ended, and the answer follows. None for any.
-        think_end: the sentence that ends it then; empty for none.
-        stops: texts that end the turn, beside those of the prompt format.
-        top_logprobs: how many alternatives to tell with each token; None tells no log-probabilities.
-        client: name of the client; engines are fair among clients.
-        shift: where the context length ends, go on without the older half of the conversation.
-        speculate: speculative decoding may be used; the text is the same.
-        calls_without_tools: what looks like a call is one, though no tools are on offer.
-    """
-
-    messages: Sequence[Message]
-    tools: Sequence[dict[str, Any]] = ()
+    messages: Sequence[Message]  # all of it, the system prompt first
+    tools: Sequence[dict[str, Any]] = ()  # on offer, in OpenAI's shape
+    # whether to think, and what the answer is told to look like
     options: PromptOptions = field(default_factory=PromptOptions)
-    constraints: Constraints = field(default_factory=Constraints)
-    sampling: SamplingOptions | None = None
-    max_tokens: int | None = None
+    constraints: Constraints = field(default_factory=Constraints)  # what it has to look like
+    sampling: SamplingOptions | None = None  # how tokens are chosen; None is as the model recommends
+    max_tokens: int | None = None  # the most to generate; None is as many as the context length allows
+    # the most tokens of reasoning; then it is ended, and the answer follows. None for any
     think_budget: int | None = None
-    think_end: str = THINK_END
-    stops: tuple[str, ...] = ()
-    top_logprobs: int | None = None
-    client: str = ""
-    shift: bool = False
-    speculate: bool = True
+    think_end: str = THINK_END  # the sentence that ends it then; empty for none
+    stops: tuple[str, ...] = ()  # texts that end the turn, beside those of the prompt format
+    top_logprobs: int | None = None  # how many alternatives to tell with each token; None tells no log-probabilities
+    client: str = ""  # name of the client; engines are fair among clients
+    shift: bool = False  # where the context length ends, go on without the older half of the conversation
+    speculate: bool = True  # speculative decoding may be used; the text is the same
+    # the last message is a turn of the model that it goes on with, in its reasoning or its content
     continues: bool = False
-    calls_without_tools: bool = True
+    calls_without_tools: bool = True  # what looks like a call is one, though no tools are on offer
 
 
 class ChatModel:
@@ -293,11 +278,7 @@ async def _in_turn(client: str, work: Callable[[], T], size: int) -> T:
 
 
 def _without_grammar(constraints: Constraints) -> Constraints:
-    """Return the constraints for an engine without grammars: none. Calls are read as the model writes them.
-
-    Raises:
-        UsageError: more is wanted than that the model may call tools if it likes.
-    """
+    """Return the constraints for an engine without grammars: none. Calls are read as the model writes them."""
     calls = constraints.calls
     wanted = (
         "to a schema"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import os
+import shutil
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -18,6 +19,7 @@ import platformdirs
 from hermes_cli.errors import AccessError, UsageError
 
 APP = "hermes-llm"
+MAX_LOG_BYTES = 8 << 20  # of a log; as many are kept of what came before
 PACKAGE = Path(__file__).parent
 
 
@@ -225,6 +227,14 @@ def _owners(info: os.stat_result) -> tuple[str, str, str]:
 
         group = grp.getgrgid(info.st_gid).gr_name
     return owner, group, user
+
+
+def trim_log(log: Path) -> None:
+    """Keep a log short that a process goes on appending to: copy it to `NAME.1`, and empty it."""
+    with suppress(OSError):
+        if log.stat().st_size > MAX_LOG_BYTES:
+            shutil.copyfile(log, log.with_name(f"{log.name}.1"))
+            os.truncate(log, 0)
 
 
 def existing(folder: Path) -> Path:

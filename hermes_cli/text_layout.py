@@ -146,24 +146,16 @@ def _unbroken(command: str, width: int) -> str:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of text, and the order in which its columns give way on a narrow terminal.
+    """A table of text, and the order in which its columns give way on a narrow terminal."""
 
-    Attributes:
-        titles, rows: as many cells in each row as there are titles.
-        right: titles of columns that align to the right.
-        optional: titles of columns that leave where there is no room, the last one first.
-        prose: title of the column whose text wraps at words.
-        styles: a Rich style for each row; none for rows beyond them.
-        heading: whether the titles are shown.
-    """
-
+    # titles, rows: as many cells in each row as there are titles
     titles: Sequence[str]
     rows: Sequence[Sequence[str]]
-    right: Sequence[str] = ()
-    optional: Sequence[str] = ()
-    prose: str | None = None
-    styles: Sequence[str] = ()
-    heading: bool = True
+    right: Sequence[str] = ()  # titles of columns that align to the right
+    optional: Sequence[str] = ()  # titles of columns that leave where there is no room, the last one first
+    prose: str | None = None  # title of the column whose text wraps at words
+    styles: Sequence[str] = ()  # a Rich style for each row; none for rows beyond them
+    heading: bool = True  # whether the titles are shown
 
     def lines(self, width: int = UNLIMITED) -> tuple[list[tuple[str, str]], list[str]]:
         """Return the lines with their styles, and the titles of the columns that left.

@@ -8,12 +8,13 @@ from pathlib import Path
 import psutil
 import pytest
 from conftest import REPOSITORY, RunHermes, clean_environment
+from terminal_rig import Terminal
 
 import hermes_cli
 from hermes_cli import errors
 from hermes_cli.catalog.load import load_catalogue
 from hermes_cli.cli import prewarm
-from hermes_cli.commands.app import COMMANDS, build_app, typed_command
+from hermes_cli.commands.app import COMMANDS, GROUPS, build_app, typed_command
 from hermes_cli.commands.serve import SETTING_OPTIONS
 from hermes_cli.errors import ExitCode, HermesError
 from hermes_cli.platforms import foreign_hermes
@@ -111,7 +112,28 @@ def test_every_command_is_there_and_documented(hermes: RunHermes) -> None:
 
 
 def test_no_arguments_shows_help(hermes: RunHermes) -> None:
-    assert "Commands:" in hermes().stdout + hermes().stderr
+    shown = hermes().stdout
+    assert [line for line in shown.splitlines() if re.match(r"\w.*:$", line)] == [
+        *(f"{name}:" for name in GROUPS),
+        "Options:",
+    ]
+    assert "\x1b" not in shown
+
+
+@pytest.mark.parametrize("color", [True, False])
+def test_help_on_a_terminal_has_colours(tmp_path: Path, *, color: bool) -> None:
+    environment = {**clean_environment(), "TERM": "xterm-256color"} | ({} if color else {"NO_COLOR": "1"})
+    with Terminal(["sessions", "--help"], environment=environment, folder=tmp_path) as terminal:
+        assert terminal.wait_for_end() == 0
+        assert (b"\x1b[1mOptions" in terminal.raw and b"\x1b[36m" in terminal.raw) is color
+
+
+def test_help_tells_values_in_plain_words(hermes: RunHermes) -> None:
+    shown = " ".join(hermes("bench", "--help").stdout.split())
+    for text in ("--kv-type TEXT", "--depth N", "1 to 100]", "[0 or more]", "-1 or more]", "--engine-url"):
+        assert text in shown
+    everything = "".join(hermes(name, "--help").stdout for name in ("chat", "serve", "plan", "pull"))
+    assert not re.search(r"<\w|x[<>]=|\w-$", everything, re.MULTILINE)
 
 
 @pytest.mark.parametrize(

@@ -36,16 +36,12 @@ TITLES: dict[WeightFormat, str] = {
 
 @dataclass(frozen=True)
 class EngineWeights:
-    """A model of the catalogue in one format, as vLLM and SGLang load it.
-
-    Attributes:
-        repo: on the Hub; of a model that is in no catalogue perhaps a folder.
-        size: bytes of its files, where it is in no catalogue and quantized in a way that nothing else tells.
-    """
+    """A model of the catalogue in one format, as vLLM and SGLang load it."""
 
     model: CatalogModel
     format: WeightFormat
-    repo: str
+    repo: str  # on the Hub; of a model that is in no catalogue perhaps a folder
+    # bytes of its files, where it is in no catalogue and quantized in a way that nothing else tells
     size: int | None = None
 
     @property

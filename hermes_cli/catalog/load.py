@@ -59,11 +59,7 @@ def load_catalogue() -> Catalogue:
 
 
 def shipped_catalogue() -> Catalogue:
-    """Return the catalogue as it ships.
-
-    Raises:
-        HermesError: catalog.yaml is missing or faulty.
-    """
+    """Return the catalogue as it ships; raise HermesError if catalog.yaml is missing or faulty."""
     path = paths.catalog()
     try:
         raw = path.read_bytes()

@@ -13,44 +13,54 @@ import typer
 
 from hermes_cli import __version__
 from hermes_cli.commands import mistyped
+from hermes_cli.commands.help_pages import CommandGroups, use_help_pages
 from hermes_cli.errors import ExitCode, UnknownModelError
 from hermes_cli.platforms import foreign_hermes
 
 if TYPE_CHECKING:
     from hermes_cli.models.loader import Prewarm
 
-# Command: (module in hermes_cli.commands, one line for `hermes --help`). What runs is the module's `command` function,
-# or its `app` if the command has commands of its own.
-COMMANDS = {
-    "chat": ("chat", "Talk with a Hermes model, or ask it one thing."),
-    "sessions": ("sessions", "List, show, export and remove saved conversations."),
-    "serve": ("serve", "Serve models to agents, editors and SDKs."),
-    "ps": ("ps", "List the servers that run, with their models."),
-    "stop": ("stop", "Stop a server that runs."),
-    "service": ("service", "Start a server whenever you log in."),
-    "connect": ("connect", "Write the settings that a client needs for a server that runs."),
-    "mcp": ("mcp", "Offer a local Hermes to other agents, as an MCP server."),
-    "login": ("login", "Store the key of a service that hosts Hermes models."),
-    "logout": ("logout", "Remove such a key."),
-    "list": ("list", "List the Hermes models, with sizes and what they can do."),
-    "show": ("show", "Show everything about one model, a file or a repository."),
-    "recommend": ("recommend", "Recommend what fits this machine, or another one."),
-    "plan": ("plan", "Show the memory that a model takes, before any download."),
-    "bench": ("bench", "Measure how fast a model is on this machine."),
-    "search": ("search", "Search the Hub for GGUF files."),
-    "pull": ("pull", "Fetch models from the Hub."),
-    "import": ("import_", "Import models that are on this disk already, without copying."),
-    "export": ("export", "Give a model to Ollama, LM Studio or a folder, without copying."),
-    "verify": ("verify", "Hash installed models again and repair damaged files."),
-    "du": ("du", "Show the disk usage of models."),
-    "rm": ("rm", "Remove models from this machine."),
-    "hardware": ("hardware", "Show what this machine has and what hermes can use of it."),
-    "engine": ("engine", "List, check and install other engines: llama-server, vLLM, SGLang."),
-    "doctor": ("doctor", "Check this installation, and say what mends each problem."),
-    "config": ("config", "Defaults and presets of chats, settings of servers."),
-    "catalog": ("catalog", "Check the catalogue, or bring it up to date."),
-    "paths": ("paths", "Show the folders of hermes."),
+# Heading in `hermes --help`: {command: (module in hermes_cli.commands, one line of help)}. What runs is the module's
+# `command` function, or its `app` if the command has commands of its own.
+GROUPS = {
+    "Start here": {
+        "recommend": ("recommend", "Recommend what fits this machine, or another one."),
+        "pull": ("pull", "Fetch models from the Hub."),
+        "chat": ("chat", "Talk with a Hermes model, or ask it one thing."),
+        "sessions": ("sessions", "List, show, export and remove saved conversations."),
+    },
+    "Models": {
+        "list": ("list", "List the Hermes models, with sizes and what they can do."),
+        "show": ("show", "Show everything about one model, a file or a repository."),
+        "search": ("search", "Search the Hub for GGUF files."),
+        "plan": ("plan", "Show the memory that a model takes, before any download."),
+        "bench": ("bench", "Measure how fast a model is on this machine."),
+        "import": ("import_", "Import models that are on this disk already, without copying."),
+        "export": ("export", "Give a model to Ollama, LM Studio or a folder, without copying."),
+        "verify": ("verify", "Hash installed models again and repair damaged files."),
+        "du": ("du", "Show the disk usage of models."),
+        "rm": ("rm", "Remove models from this machine."),
+    },
+    "Servers": {
+        "serve": ("serve", "Serve models to agents, editors and SDKs."),
+        "ps": ("ps", "List the servers that run, with their models."),
+        "stop": ("stop", "Stop a server that runs."),
+        "service": ("service", "Start a server whenever you log in."),
+        "connect": ("connect", "Write the settings that a client needs for a server that runs."),
+        "mcp": ("mcp", "Offer a local Hermes to other agents, as an MCP server."),
+    },
+    "Settings and checks": {
+        "config": ("config", "Change the defaults and presets of chats, and server settings."),
+        "login": ("login", "Store the key of a service that hosts Hermes models."),
+        "logout": ("logout", "Remove the key of such a service."),
+        "hardware": ("hardware", "Show what this machine has and what hermes can use of it."),
+        "engine": ("engine", "List, check and install other engines, such as vLLM."),
+        "doctor": ("doctor", "Check this installation, and say what mends each problem."),
+        "catalog": ("catalog", "Check the catalogue, or bring it up to date."),
+        "paths": ("paths", "Show the folders of hermes."),
+    },
 }
+COMMANDS = {name: module for group in GROUPS.values() for name, (module, _) in group.items()}
 NARROWEST_HELP = 52  # columns
 EPILOG = "Try it now, without any download: hermes chat demo 'What can you do?'"
 
@@ -90,6 +100,7 @@ def build_app(wanted: str | None) -> typer.Typer:
     """Return the application with the command that is `wanted` imported; the others only have their line of help."""
     app = typer.Typer(
         name="hermes",
+        cls=CommandGroups,
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
@@ -97,12 +108,14 @@ def build_app(wanted: str | None) -> typer.Typer:
         epilog=EPILOG,
     )
     app.callback()(_root)
-    for name, (module, summary) in COMMANDS.items():
-        imported = vars(import_module(f"hermes_cli.commands.{module}")) if name == wanted else {}
-        if "app" in imported:
-            app.add_typer(imported["app"], name=name, short_help=summary)
-        else:
-            app.command(name, short_help=summary)(imported.get("command", _not_imported))
+    for heading, group in GROUPS.items():
+        for name, (module, summary) in group.items():
+            imported = vars(import_module(f"hermes_cli.commands.{module}")) if name == wanted else {}
+            if "app" in imported:
+                app.add_typer(imported["app"], name=name, short_help=summary, rich_help_panel=heading)
+            else:
+                add = app.command(name, short_help=summary, rich_help_panel=heading)
+                add(imported.get("command", _not_imported))
     return app
 
 
@@ -113,6 +126,7 @@ def run(arguments: Sequence[str], started: Prewarm | None = None) -> int:
         HermesError: it failed, or cannot be understood.
     """
     words = list(arguments) if _completing() else mistyped.understood(arguments)
+    use_help_pages(words)
     application = build_app(typed_command(words))
     program = os.path.basename(sys.argv[0])  # noqa: PTH119 - hermes or hermes-llm, as it was typed
     name = program if program.startswith("hermes") else "hermes"

@@ -7,9 +7,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
-from hermes_cli import paths
+from hermes_cli import __version__, paths
 from hermes_cli.console import Console, read_error
 from hermes_cli.errors import ExitCode, HermesError
 
@@ -29,7 +29,7 @@ def serve_in_background(console: Console) -> None:
     detached: dict[str, Any] = {"start_new_session": True}
     if sys.platform == "win32":
         detached = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.DETACHED_PROCESS}
-    with log.open("ab") as file:
+    with _opened(log) as file:
         process = subprocess.Popen(  # noqa: S603 - this program
             [sys.executable, "-m", "hermes_cli", *words],
             stdin=subprocess.DEVNULL,
@@ -54,9 +54,21 @@ def serve_in_background(console: Console) -> None:
     console.note("see it with hermes ps, stop it with hermes stop")
 
 
+def _opened(log: Path) -> BinaryIO:
+    """Return the log with its first line; raise HermesError if it cannot be written, as on a full disk."""
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        file = log.open("ab", buffering=0)
+        file.write(f"hermes-llm {__version__}, started on {time.strftime('%Y-%m-%d at %H:%M:%S')}\n".encode())
+    except OSError as error:
+        hint = "make room there, or choose another folder with HERMES_LLM_LOG_DIR."
+        raise HermesError(f"the log {log} cannot be written: {error.strerror}.", hint=hint) from None
+    return file
+
+
 def _fail(code: int, log: Path) -> NoReturn:
     """Raise the error that ended the server, which is in its log."""
-    lines = log.read_text("utf-8", "replace").splitlines()
+    lines = log.read_text("utf-8", "replace").splitlines()[1:]
     start = next((at for at, line in enumerate(lines) if line.startswith("error: ")), None)
     if start is None:
         shown = "\n".join(lines[-SHOWN_LINES:]) or "it said nothing."
@@ -70,11 +82,11 @@ def _fail(code: int, log: Path) -> NoReturn:
 def _new_log() -> Path:
     """Return the path of a log that does not exist yet, and remove the oldest ones of servers that ended."""
     folder = paths.log_dir()
-    folder.mkdir(parents=True, exist_ok=True)
     from hermes_cli.server.running import running_servers
 
     used = {server.log for server in running_servers()}
     for path in sorted(folder.glob("serve-*.log"), reverse=True)[KEPT_LOGS - 1 :]:
         if str(path) not in used:
             path.unlink(missing_ok=True)
+            path.with_name(f"{path.name}.1").unlink(missing_ok=True)
     return folder / f"serve-{time.strftime('%Y-%m-%d-%H%M%S')}-{os.getpid()}.log"

@@ -84,11 +84,7 @@ def refresh(
 
 
 def _ask(repos: list[str], console: Console) -> tuple[Overlay, list[str]]:
-    """Return the files of each repository, and the repositories that the Hub does not show.
-
-    Raises:
-        NetworkError: the Hub cannot be reached.
-    """
+    """Return the files of each repository, and the repositories that the Hub does not show."""
     from concurrent.futures import ThreadPoolExecutor, as_completed
 
     from hermes_cli.store.hub import list_gguf_files

@@ -45,31 +45,19 @@ class Connection:
 
 @dataclass(frozen=True)
 class Client:
-    """A client.
-
-    Attributes:
-        text: its settings: a whole file, an entry of one, or lines for a shell or a program.
-        file: where they belong; None if they are only printed.
-        how: a file of its own, an item of a list in YAML, or a member of an object in JSON with comments.
-        start: what to type, or to do, then; `{file}` is the path.
-        needs: tokens of context that it begins with.
-        note: what else a person has to know.
-    """
+    """A client."""
 
     title: str
-    text: Callable[[Connection], str]
-    file: Callable[[], Path] | None = None
+    text: Callable[[Connection], str]  # its settings: a whole file, an entry of one, or lines for a shell or a program
+    file: Callable[[], Path] | None = None  # where they belong; None if they are only printed
+    # a file of its own, an item of a list in YAML, or a member of an object in JSON with comments
     how: Literal["file", "yaml-item", "json-member"] = "file"
-    start: str = ""
-    needs: int = 0
-    note: str = ""
+    start: str = ""  # what to type, or to do, then; `{file}` is the path
+    needs: int = 0  # tokens of context that it begins with
+    note: str = ""  # what else a person has to know
 
     def edited(self, before: str, connection: Connection) -> str:
-        """Return the text of its file with our settings in it.
-
-        Raises:
-            UsageError: the file is not as expected.
-        """
+        """Return the text of its file with our settings in it; raise UsageError if the file is not as expected."""
         text = self.text(connection)
         if self.how == "yaml-item":
             return with_yaml_item(before, text)
@@ -106,6 +94,8 @@ def with_json_member(before: str, path: Sequence[str], value: Any) -> str:  # no
     if not before.strip():
         before = "{\n}\n"
     tokens = [match for match in _JSON_TOKEN.finditer(before) if not match[0].startswith(("//", "/*"))]
+    if tokens[_last(tokens) + 1 :]:
+        raise UsageError("the file holds more than one JSON document.", hint=_BY_HAND)
     at = end = 0
     for depth, name in enumerate(path):
         members = _members(tokens, at)
@@ -123,6 +113,16 @@ def with_json_member(before: str, path: Sequence[str], value: Any) -> str:  # no
     return before[: tokens[at].start()] + _indented(value, "  " * len(path)) + before[tokens[end].end() :]
 
 
+def _last(tokens: Sequence[re.Match[str]]) -> int:
+    """Return the last token of the first object."""
+    depth = 0
+    for at, token in enumerate(tokens):
+        depth += {"{": 1, "[": 1, "}": -1, "]": -1}.get(token[0], 0)
+        if depth == 0:
+            return at
+    raise _built_otherwise()
+
+
 def _members(tokens: Sequence[re.Match[str]], at: int) -> dict[str, tuple[int, int]]:
     """Return the members of the object that begins at a token: name, and the first and last token of the value."""
     members: dict[str, tuple[int, int]] = {}
@@ -135,9 +135,8 @@ def _members(tokens: Sequence[re.Match[str]], at: int) -> dict[str, tuple[int, i
             if texts[at] == ",":
                 at += 1
                 continue
-            name, last, depth = str(json.loads(texts[at])), at + 2, 0
-            while (depth := depth + {"{": 1, "[": 1, "}": -1, "]": -1}.get(texts[last], 0)) > 0:
-                last += 1
+            name = str(json.loads(texts[at]))
+            last = at + 2 + _last(tokens[at + 2 :])
             members[name] = at + 2, last
             at = last + 1
     except (ValueError, IndexError):

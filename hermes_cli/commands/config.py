@@ -216,12 +216,7 @@ def _all_values() -> dict[str, Any]:
 
 
 def _change(key: str, text: str | None) -> None:
-    """Set a value, or take it out if the text is None.
-
-    Raises:
-        UsageError: there is no such setting, or it does not take the value.
-        NotFoundError: there is nothing to take out.
-    """
+    """Set a value, or take it out if the text is None."""
     from hermes_cli.settings_file import changing
 
     file, path = _place(key)

@@ -18,6 +18,7 @@ from hermes_cli.commands.options import YesOption, confirm_or_exit, with_console
 from hermes_cli.console import Console
 from hermes_cli.errors import HermesError, NetworkError, NotFoundError, UsageError
 
+MODELS = "/v1/models"
 TITLES = ("NAME", "CLIENT", "SETTINGS")
 IN_EDITORS = ("vscode", "vs-code", "code", "visual-studio-code", "jetbrains", "intellij", "pycharm")
 _COLORS = {"+": "green", "-": "red", "@": "cyan"}
@@ -108,14 +109,9 @@ def _client_named(name: str) -> Client:
 
 
 def _connection(url: str | None, key: str | None, model: str | None) -> Connection:
-    """Return what is to be known of the server, by asking it.
+    """Return what is to be known of the server, by asking it."""
+    from hermes_cli.server.running import listed_models, running_servers, status_of
 
-    Raises:
-        HermesError: there is none, or several, or it does not answer, or has no such model.
-    """
-    from hermes_cli.server.running import listed_models, running_servers
-
-    needs_key = True
     if url is None:
         servers = running_servers()
         if not servers:
@@ -126,17 +122,12 @@ def _connection(url: str | None, key: str | None, model: str | None) -> Connecti
         if len(servers) > 1:
             addresses = ", ".join(server.address for server in servers)
             raise UsageError(f"{len(servers)} servers are running.", hint=f"say which with --url: {addresses}")
-        root, key, needs_key = servers[0].address, key or servers[0].key, servers[0].has_keys
+        root, key = servers[0].address, key or servers[0].key
     else:
         root = _root(url)
     listed = listed_models(root, key)
     if listed is None:
-        if needs_key and not key:
-            raise UsageError(
-                f"{root} does not answer, or not without a key.",
-                hint="check the address, and that the server is running; if it wants a key: --key KEY",
-            )
-        raise NetworkError(f"{root} does not answer, or not with this key.", hint="check it with hermes ps.")
+        raise _no_models(root, key, status_of(root, MODELS, key))
     models = {known: entry for entry in listed for known in (entry.id, *entry.aliases)}
     chosen = models.get(model or listed[0].id)
     if chosen is None:
@@ -144,6 +135,23 @@ def _connection(url: str | None, key: str | None, model: str | None) -> Connecti
     capabilities = chosen.capabilities if isinstance(chosen.capabilities, dict) else {}
     tools = capabilities.get("tools") is not False
     return Connection(root, model or chosen.id, chosen.context_length or 0, key or NO_KEY, tools=tools)
+
+
+def _no_models(root: str, key: str | None, status: int | None) -> HermesError:
+    """Return the error for a server that lists no models, by the status of its answer."""
+    if status is None:
+        return NetworkError(
+            f"{root} does not answer.",
+            hint="check the address, and that the server is running; those that run here: hermes ps",
+        )
+    if status in {401, 403}:
+        if key:
+            return NetworkError(f"{root} does not take this key.", hint="check the key that --key gives.")
+        return UsageError(f"{root} wants a key.", hint="give it: --key KEY")
+    return NetworkError(
+        f"{root} answers, but lists no models (status {status} at {MODELS}).",
+        hint="check the address: it has to be that of a server with OpenAI's API.",
+    )
 
 
 def _root(url: str) -> str:
@@ -159,11 +167,7 @@ def _root(url: str) -> str:
 
 
 def _write(client: Client, connection: Connection, file: Path, console: Console, *, yes: bool) -> Path | None:
-    """Show the change of a file, ask, and make it; return the copy of what was there.
-
-    Raises:
-        UsageError: the file is not as expected, or nobody said yes.
-    """
+    """Show the change of a file, ask, and make it; return the copy of what was there."""
     if file.is_fifo() or file.is_char_device():
         raise UsageError(f"{file} is a pipe or a device.", hint="move it away.")
     try:

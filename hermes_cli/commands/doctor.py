@@ -40,19 +40,12 @@ WIDEST = 100  # columns
 
 @dataclass(frozen=True)
 class Check:
-    """A thing that was looked at.
+    """A thing that was looked at."""
 
-    Attributes:
-        about: the thing, in a word.
-        state: `warning` for what works worse than it could, `problem` for what does not work.
-        text: a sentence about it.
-        fix: the one command, or the one thing to do, that mends it; empty if nothing is to be mended.
-    """
-
-    about: str
-    state: State
-    text: str
-    fix: str = ""
+    about: str  # the thing, in a word
+    state: State  # `warning` for what works worse than it could, `problem` for what does not work
+    text: str  # a sentence about it
+    fix: str = ""  # the one command, or the one thing to do, that mends it; empty if nothing is to be mended
 
 
 @with_console

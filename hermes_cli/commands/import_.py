@@ -58,12 +58,7 @@ def command(
 
 
 def _find(path: str) -> list[FoundModel | SkippedFile]:
-    """Return the models in a file or folder, or in all folders of the program that `path` names.
-
-    Raises:
-        NotFoundError: there are none.
-        AccessError: they may not be read.
-    """
+    """Return the models in a file or folder, or in all folders of the program that `path` names."""
     from hermes_cli.store.other_tools import SkippedFile, find_models, lm_studio_models, ollama_models
 
     folders = [Path(path).expanduser()]

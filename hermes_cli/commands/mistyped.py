@@ -59,9 +59,9 @@ ANSWERS = {
     "server": _SERVER,
     "daemon": _SERVER,
     "load": "a model is loaded when it is used: hermes chat NAME, or hermes serve NAME",
-    "update": "new files of models: hermes list --updates; the catalogue: hermes catalog refresh; "
+    "update": "see newer files of models: hermes list --updates; update the catalogue: hermes catalog refresh; "
     f"hermes itself: {_NEWER}",
-    "upgrade": f"hermes itself: {_NEWER}; new files of models: hermes list --updates",
+    "upgrade": f"to update hermes itself: {_NEWER}; to see newer files of models: hermes list --updates",
     "start": "serve a model: hermes serve NAME; talk with one: hermes chat NAME",
     "init": "nothing has to be set up: hermes recommend, then hermes pull, then hermes chat",
     "setup": "nothing has to be set up: hermes recommend, then hermes pull, then hermes chat",

@@ -238,11 +238,7 @@ def _ask_hub(
     *,
     tokenizer_only: bool,
 ) -> tuple[list[PullTarget], list[RemoteFile], list[FoundHere]]:
-    """Return the targets of all names, their files on the Hub, and the models that are here if the Hub cannot be asked.
-
-    Raises:
-        NetworkError: the Hub cannot be asked, and a model is not complete on this disk.
-    """
+    """Return the targets of all names, their files on the Hub, and models that are here if it cannot be asked."""
     from hermes_cli.catalog.names import ModelNames
     from hermes_cli.models.pull_target import pull_target
     from hermes_cli.planning.recommend import room_for_files

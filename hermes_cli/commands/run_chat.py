@@ -35,31 +35,20 @@ HISTORY = "chat-history"  # of lines that were typed, in the data folder
 
 @dataclass(frozen=True)
 class ChatArguments:
-    """Arguments of `hermes chat`, apart from those of loading a model.
+    """Arguments of `hermes chat`, apart from those of loading a model."""
 
-    Attributes:
-        model: its name; None is the best that is installed, or the only one of an endpoint.
-        endpoint: address of a server that answers in place of an engine.
-        resume: the session to go on with.
-        go_on: go on with the latest session.
-        save: keep the conversation.
-        files: what is added to the first message.
-        tools: files with tools.
-        servers, headers: of MCP.
-        allowed: names of tools that run without a question; with `yes` all do.
-    """
-
-    model: str | None = None
-    endpoint: str | None = None
-    resume: str | None = None
-    go_on: bool = False
-    save: bool = True
+    model: str | None = None  # its name; None is the best that is installed, or the only one of an endpoint
+    endpoint: str | None = None  # address of a server that answers in place of an engine
+    resume: str | None = None  # the session to go on with
+    go_on: bool = False  # go on with the latest session
+    save: bool = True  # keep the conversation
     options: ChatOptions = field(default_factory=ChatOptions)
-    files: tuple[Attachment, ...] = ()
-    tools: tuple[str, ...] = ()
+    files: tuple[Attachment, ...] = ()  # what is added to the first message
+    tools: tuple[str, ...] = ()  # files with tools
+    # servers, headers: of MCP
     servers: tuple[str, ...] = ()
     headers: tuple[str, ...] = ()
-    allowed: tuple[str, ...] = ()
+    allowed: tuple[str, ...] = ()  # names of tools that run without a question; with `yes` all do
     yes: bool = False
     hide_thinking: bool = False
 
@@ -110,7 +99,7 @@ def run_interactive(arguments: ChatArguments, settings: ModelRequest, console: C
             prewarm.event_loop,
             chat.toolbox,
             chat.session,
-            open_backend=source.open,
+            open_backend=lambda name: open_other(name, source, settings, console, prewarm),
             model_names=source.names,
             attachments=list(arguments.files),
         )
@@ -163,23 +152,14 @@ class Asker:
 
 @dataclass(frozen=True)
 class OpenChat:
-    """An open conversation.
+    """An open conversation."""
 
-    Attributes:
-        agent: the conversation; its backend is closed in the end.
-        source: opens other backends.
-        asker: for consent to tool calls.
-        terminal: the view of an interactive conversation.
-        toolbox: None where nothing can be called.
-        session: None where nothing has to be read or written.
-    """
-
-    agent: AgentLoop
-    source: BackendSource
-    asker: Asker
-    terminal: TerminalView | None
-    toolbox: Toolbox | None
-    session: CurrentSession | None
+    agent: AgentLoop  # the conversation; its backend is closed in the end
+    source: BackendSource  # opens other backends
+    asker: Asker  # for consent to tool calls
+    terminal: TerminalView | None  # the view of an interactive conversation
+    toolbox: Toolbox | None  # None where nothing can be called
+    session: CurrentSession | None  # None where nothing has to be read or written
 
 
 def _open_chat(
@@ -249,6 +229,22 @@ def _source(endpoint: str | None, settings: ModelRequest, console: Console, prew
     if key := key_of(endpoint):  # of a server of this user, who need not copy it
         os.environ.setdefault(OWN_KEY, key)
     return Endpoint(endpoint, prewarm.event_loop, console.note, console.warn)
+
+
+def open_other(
+    name: str, source: BackendSource, settings: ModelRequest, console: Console, prewarm: Prewarm
+) -> ChatBackend:
+    """Open another model: at a service, as `openrouter:NAME`, else where the one before was."""
+    from hermes_cli.chat.endpoint.providers import hosted, hosted_id
+
+    if (service := hosted(name)) is None:
+        return source.open(name)
+    from hermes_cli.catalog.load import load_catalogue
+
+    provider, model = service
+    backend = _source(provider.host, settings, console, prewarm).open(hosted_id(provider, model, load_catalogue()))
+    console.note(f"all of this conversation goes to {provider.host} from now on")
+    return backend
 
 
 def _toolbox(arguments: ChatArguments, asker: Asker, console: Console, stack: ExitStack) -> Toolbox:

@@ -37,27 +37,19 @@ PrintOption = Annotated[bool, typer.Option("--print", help="Show the file of the
 
 @dataclass(frozen=True)
 class ServiceManager:
-    """Program of the system that starts services of a user.
-
-    Attributes:
-        file: the file that describes our service.
-        text: makes it, of the command, the environment and the current folder.
-        ask: the command that succeeds if the manager can be asked.
-        install, remove: commands; the file is written before, and removed after.
-        active: the command that succeeds if the service runs.
-        logs: the command that shows its log.
-        after: the command that lets it run without a login; empty if there is none.
-    """
+    """Program of the system that starts services of a user."""
 
     name: str
-    file: Path
+    file: Path  # the file that describes our service
+    # makes it, of the command, the environment and the current folder
     text: Callable[[Sequence[str], Mapping[str, str], Path], str]
-    ask: tuple[str, ...]
+    ask: tuple[str, ...]  # the command that succeeds if the manager can be asked
+    # install, remove: commands; the file is written before, and removed after
     install: tuple[tuple[str, ...], ...]
     remove: tuple[tuple[str, ...], ...]
-    active: tuple[str, ...]
-    logs: str
-    after: str = ""
+    active: tuple[str, ...]  # the command that succeeds if the service runs
+    logs: str  # the command that shows its log
+    after: str = ""  # the command that lets it run without a login; empty if there is none
 
     @property
     def present(self) -> bool:
@@ -153,11 +145,7 @@ def status(console: Console) -> None:
 
 
 def service_manager(platform: str = sys.platform) -> ServiceManager:
-    """Return the service manager of a platform.
-
-    Raises:
-        HermesError: we know none for it.
-    """
+    """Return the service manager of a platform; raise HermesError if we know none for it."""
     home = Path("~").expanduser()
     if platform == "win32":
         raise HermesError(

@@ -10,6 +10,8 @@ import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -28,6 +30,7 @@ from hermes_cli.hardware.selection import device_names, reserve_bytes, select_de
 from hermes_cli.models.attached import AttachedModel
 from hermes_cli.models.owned import OwnedModel
 from hermes_cli.models.planned import PlannedModel
+from hermes_cli.paths import trim_log
 from hermes_cli.planning.recommend import RecommendOptions
 from hermes_cli.platforms import is_loopback
 from hermes_cli.server.app import EVERYWHERE
@@ -62,7 +65,7 @@ def serve_models(settings: ServerSettings, console: Console, *, verbose: bool) -
         def progress(part: float) -> None:
             show(f"loading {served.name}: {part:.0%}")
 
-        return served.model.engine(verbose=verbose, progress=progress)
+        return served.model.engine(verbose=verbose, progress=progress, note=console.note)
 
     def started(info: ServerInfo) -> None:
         nonlocal show
@@ -74,10 +77,18 @@ def serve_models(settings: ServerSettings, console: Console, *, verbose: bool) -
             os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
     log_file = os.environ.pop(LOG_VARIABLE, None)
-    log = console.log if settings.log_json or log_file or console.voice is Voice.HUMAN else _nothing
+    log = console.log if settings.log_json or console.voice is Voice.HUMAN else _nothing
+    if log_file:
+        log = partial(_log_to, Path(log_file), console)
     with waiting, ExitStack() as stack:
         tools = _server_tools(settings, console, stack) if settings.mcp else None
         return serve(settings, ServerParts(models, engine, check_room, started, log, console.note, tools))
+
+
+def _log_to(file: Path, console: Console, line: str) -> None:
+    """Write a line of the log of a server in the background, whose standard error is that file."""
+    console.log(line)
+    trim_log(file)
 
 
 def _record(info: ServerInfo, log_file: str | None, console: Console, stack: ExitStack) -> None:

@@ -54,12 +54,7 @@ def command(
 
 
 def _named(name: str, servers: list[RunningServer]) -> RunningServer:
-    """Return the server with a name.
-
-    Raises:
-        NotFoundError: there is no such server.
-        UsageError: there are several.
-    """
+    """Return the server with a name."""
     address = name.rstrip("/").removesuffix("/v1")
     matching = [server for server in servers if address in {server.address, str(server.port), str(server.pid)}]
     matching = matching or [server for server in servers if name in server.models]

@@ -60,11 +60,7 @@ def command(
 
 
 def _report(results: Sequence[FileCheck], console: Console) -> None:
-    """Show the outcome for each file.
-
-    Raises:
-        IntegrityError: some are damaged or missing.
-    """
+    """Show the outcome for each file."""
     if results:
         rows = [(check.model.name, check.outcome, check.note, check.file.repo_path) for check in results]
         styles = ["bold red" if check.is_wrong else "" for check in results]

@@ -48,35 +48,23 @@ class TextEvent:
 
 @dataclass(frozen=True)
 class Done:
-    """The end of a generation. Counts are tokens, times are seconds as measured.
+    """The end of a generation. Counts are tokens, times are seconds as measured."""
 
-    Attributes:
-        reason: "stop" where the model ended its turn or a stop text came, "length" where `max_tokens` or the context
-            length ended it; "tool_calls", for who reads the text, where it ended its turn with calls.
-        prompt_tokens: of the whole prompt.
-        cached_tokens: of those, how many did not have to be computed.
-        completion_tokens: generated, whatever became of them.
-        prompt_seconds: from the first work on the prompt to the first token.
-        completion_seconds: from there to the end.
-        queued_seconds: before the first work.
-        reasoning_tokens: of the completion's, those inside reasoning, with its closing tag.
-        drafted_tokens, accepted_tokens: of speculative decoding.
-        stop: the stop text that ended it.
-        context_full: the context length ended it, not `max_tokens`.
-    """
-
+    # "stop" where the model ended its turn or a stop text came, "length" where `max_tokens` or the context length ended
+    # it; "tool_calls", for who reads the text, where it ended its turn with calls
     reason: FinishReason
-    prompt_tokens: int
-    cached_tokens: int
-    completion_tokens: int
-    prompt_seconds: float
-    completion_seconds: float
-    queued_seconds: float = 0.0
-    reasoning_tokens: int = 0
+    prompt_tokens: int  # of the whole prompt
+    cached_tokens: int  # of those, how many did not have to be computed
+    completion_tokens: int  # generated, whatever became of them
+    prompt_seconds: float  # from the first work on the prompt to the first token
+    completion_seconds: float  # from there to the end
+    queued_seconds: float = 0.0  # before the first work
+    reasoning_tokens: int = 0  # of the completion's, those inside reasoning, with its closing tag
+    # drafted_tokens, accepted_tokens: of speculative decoding
     drafted_tokens: int = 0
     accepted_tokens: int = 0
-    stop: str | None = None
-    context_full: bool = False
+    stop: str | None = None  # the stop text that ended it
+    context_full: bool = False  # the context length ended it, not `max_tokens`
 
 
 Event = TextEvent | Done
@@ -96,51 +84,34 @@ class Embeddings:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """Facts about a loaded model.
+    """Facts about a loaded model."""
 
-    Attributes:
-        context: tokens of one request, prompt and completion together.
-        slots: requests at once.
-        trained_context: tokens it was trained for.
-        parameters: number of weights.
-        weight_bytes: size of its tensors.
-        vocabulary: number of tokens.
-        templates: sources of its chat templates by name; `default` is the unnamed one.
-        sampling: `general.sampling.*` of the file, as text.
-        bos, eos: how the tokens are spelled that begin and end a text; empty if there is none.
-        adds_bos: whether the engine begins every prompt with `bos`.
-        control: texts of control tokens; `added`: those of user-defined ones.
-        tags: tags of prompting that are one token, with its number; `others`: all other special tokens. Tokens that end
-            a generation are in neither.
-        fim: the tokens before the prefix, the suffix and the middle of a text to be filled in; empty if there are none.
-        pooling: how a model for embeddings makes one vector of a text; empty where the model writes text.
-        embedding_length: numbers in such a vector.
-        grammars: whether it can hold what it generates to a grammar.
-        draft: the file name of the draft model, or empty.
-        load_seconds: from the start of the child, or the first question to an upstream engine, to here.
-    """
-
-    context: int
-    slots: int
-    trained_context: int
-    parameters: int
-    weight_bytes: int
-    vocabulary: int
+    context: int  # tokens of one request, prompt and completion together
+    slots: int  # requests at once
+    trained_context: int  # tokens it was trained for
+    parameters: int  # number of weights
+    weight_bytes: int  # size of its tensors
+    vocabulary: int  # number of tokens
+    # sources of its chat templates by name; `default` is the unnamed one
     templates: dict[str, str] = field(default_factory=dict)
-    sampling: dict[str, str] = field(default_factory=dict)
+    sampling: dict[str, str] = field(default_factory=dict)  # `general.sampling.*` of the file, as text
+    # bos, eos: how the tokens are spelled that begin and end a text; empty if there is none
     bos: str = ""
     eos: str = ""
-    adds_bos: bool = False
-    control: tuple[str, ...] = ()
+    adds_bos: bool = False  # whether the engine begins every prompt with `bos`
+    control: tuple[str, ...] = ()  # texts of control tokens; `added`: those of user-defined ones
     added: tuple[str, ...] = ()
+    # tags of prompting that are one token, with its number; `others`: all other special tokens. Tokens that end a
+    # generation are in neither
     tags: dict[str, int] = field(default_factory=dict)
     others: tuple[int, ...] = ()
+    # the tokens before the prefix, the suffix and the middle of a text to be filled in; empty if there are none
     fim: tuple[int, ...] = ()
-    pooling: str = ""
-    embedding_length: int = 0
-    grammars: bool = True
-    draft: str = ""
-    load_seconds: float = 0.0
+    pooling: str = ""  # how a model for embeddings makes one vector of a text; empty where the model writes text
+    embedding_length: int = 0  # numbers in such a vector
+    grammars: bool = True  # whether it can hold what it generates to a grammar
+    draft: str = ""  # the file name of the draft model, or empty
+    load_seconds: float = 0.0  # from the start of the child, or the first question to an upstream engine, to here
 
 
 @dataclass(frozen=True)
@@ -220,11 +191,7 @@ class Engine(Protocol):
         """Return the token ids of a text; `special` lets it spell control tokens. Nothing is added at either end."""
 
     async def detokenize(self, tokens: list[int]) -> bytes:
-        """Return the bytes of tokens, control tokens included.
-
-        Raises:
-            UsageError: a number is not a token.
-        """
+        """Return the bytes of tokens, control tokens included; raise UsageError if a number is not a token."""
 
     async def stats(self) -> EngineStats:
         """Return the counters and the present state; a model that is not loaded stays so."""

@@ -23,20 +23,15 @@ SHARE_OF_END = 4  # the smallest budget of reasoning that is ended by a sentence
 
 @dataclass(frozen=True)
 class Parameter:
-    """A sampling option that is a number.
+    """A sampling option that is a number."""
 
-    Attributes:
-        least, most: the ends of its range, which belong to it. Ranges are those that llama.cpp's samplers are defined
-            for (llama.h), kept to values with which 32-bit numbers do not overflow.
-        whole: it is an integer.
-        gguf: its key behind `general.sampling.` in a GGUF file (src/llama-arch.cpp); empty if there is none.
-        api: its names in HTTP requests, as llama.cpp's server and vLLM have them; the last one that is given counts.
-    """
-
+    # least, most: the ends of its range, which belong to it. Ranges are those that llama.cpp's samplers are defined for
+    # (llama.h), kept to values with which 32-bit numbers do not overflow
     least: float
     most: float
-    whole: bool
-    gguf: str
+    whole: bool  # it is an integer
+    gguf: str  # its key behind `general.sampling.` in a GGUF file (src/llama-arch.cpp); empty if there is none
+    # its names in HTTP requests, as llama.cpp's server and vLLM have them; the last one that is given counts
     api: tuple[str, ...]
 
     def accepts(self, value: object) -> bool:
@@ -52,51 +47,34 @@ def _number(default: float | None, least: float, most: float, *, gguf: str = "",
 
 @dataclass(frozen=True)
 class SamplingOptions:
-    r"""Options of sampling the next token. Defaults are llama.cpp's (common/common.h, common_params_sampling).
+    r"""Options of sampling the next token. Defaults are llama.cpp's (common/common.h, common_params_sampling)."""
 
-    Attributes:
-        temperature: 0 takes the most likely token.
-        top_k: keep so many of the likeliest tokens; 0 or less keeps all.
-        top_p: keep the likeliest tokens that have this probability together; 1 keeps all.
-        min_p: keep tokens that have this share of the likeliest one's probability; 0 keeps all.
-        typical_p: locally typical sampling; 1 keeps all.
-        repeat_penalty: divides the logits of tokens that were there already; 1 changes nothing.
-        presence_penalty: is taken from their logits once.
-        frequency_penalty: is taken from their logits for each time they were there.
-        penalty_last_n: how many of the last tokens these penalties look at; 0 is none, -1 the whole context.
-        dry_multiplier: strength of DRY, which penalizes repeated sequences; 0 is off.
-        dry_base: its growth with each repeated token.
-        dry_allowed_length: tokens of a repetition that are free.
-        dry_penalty_last_n: tokens that it searches; -1 is the whole context.
-        dry_breakers: texts that repetitions do not reach across.
-        mirostat: 0 is off; 1 or 2 keeps the surprise near `mirostat_tau` (bits) and replaces top-k, top-p, min-p and
-            typical.
-        mirostat_tau, mirostat_eta: its target and its learning rate.
-        logit_bias: tokens and what is added to their logits.
-        ignore_eos: no token ends the completion.
-        seed: of the draw; None picks one.
-    """
-
-    temperature: float = _number(0.8, 0, 100, gguf="temp")
-    top_k: int = _number(40, -1, 2**31 - 1, gguf="top_k")
+    temperature: float = _number(0.8, 0, 100, gguf="temp")  # 0 takes the most likely token
+    top_k: int = _number(40, -1, 2**31 - 1, gguf="top_k")  # keep so many of the likeliest tokens; 0 or less keeps all
+    # keep the likeliest tokens that have this probability together; 1 keeps all
     top_p: float = _number(0.95, 0, 1, gguf="top_p")
+    # keep tokens that have this share of the likeliest one's probability; 0 keeps all
     min_p: float = _number(0.05, 0, 1, gguf="min_p")
-    typical_p: float = _number(1.0, 0, 1)
+    typical_p: float = _number(1.0, 0, 1)  # locally typical sampling; 1 keeps all
+    # divides the logits of tokens that were there already; 1 changes nothing
     repeat_penalty: float = _number(1.0, 0.01, 100, gguf="penalty_repeat", api=("repetition_penalty", "repeat_penalty"))
-    presence_penalty: float = _number(0.0, -100, 100)
-    frequency_penalty: float = _number(0.0, -100, 100)
+    presence_penalty: float = _number(0.0, -100, 100)  # is taken from their logits once
+    frequency_penalty: float = _number(0.0, -100, 100)  # is taken from their logits for each time they were there
+    # how many of the last tokens these penalties look at; 0 is none, -1 the whole context
     penalty_last_n: int = _number(64, -1, 2**20, gguf="penalty_last_n", api=("repeat_last_n",))
-    dry_multiplier: float = _number(0.0, 0, 100)
-    dry_base: float = _number(1.75, 0, 100)
-    dry_allowed_length: int = _number(2, 0, 2**20)
-    dry_penalty_last_n: int = _number(-1, -1, 2**20)
-    dry_breakers: tuple[str, ...] = ("\n", ":", '"', "*")
+    dry_multiplier: float = _number(0.0, 0, 100)  # strength of DRY, which penalizes repeated sequences; 0 is off
+    dry_base: float = _number(1.75, 0, 100)  # its growth with each repeated token
+    dry_allowed_length: int = _number(2, 0, 2**20)  # tokens of a repetition that are free
+    dry_penalty_last_n: int = _number(-1, -1, 2**20)  # tokens that it searches; -1 is the whole context
+    dry_breakers: tuple[str, ...] = ("\n", ":", '"', "*")  # texts that repetitions do not reach across
+    # 0 is off; 1 or 2 keeps the surprise near `mirostat_tau` (bits) and replaces top-k, top-p, min-p and typical
     mirostat: int = _number(0, 0, 2, gguf="mirostat")
+    # mirostat_tau, mirostat_eta: its target and its learning rate
     mirostat_tau: float = _number(5.0, 0, 100, gguf="mirostat_tau")
     mirostat_eta: float = _number(0.1, 0, 1, gguf="mirostat_eta")
-    logit_bias: tuple[tuple[int, float], ...] = ()
-    ignore_eos: bool = False
-    seed: int | None = _number(None, 0, MAX_SEED)
+    logit_bias: tuple[tuple[int, float], ...] = ()  # tokens and what is added to their logits
+    ignore_eos: bool = False  # no token ends the completion
+    seed: int | None = _number(None, 0, MAX_SEED)  # of the draw; None picks one
 
     def __post_init__(self) -> None:
         """Check every value; UsageError names one that is not a number or not in its range."""
@@ -147,60 +125,43 @@ server/openai/requests.py, the command line with an option in commands/chat.py.
 
 @dataclass(frozen=True)
 class ReasoningOptions:
-    """Tags of reasoning, for counting its tokens and for its budget.
+    """Tags of reasoning, for counting its tokens and for its budget."""
 
-    Attributes:
-        budget: the most tokens of reasoning; then it is closed, and the answer has to follow. None is no limit.
-        grammar: what the text has to follow behind reasoning that the budget ended, for engines that go on in another
-            completion; None for anything.
-        end: a sentence that ends reasoning whose budget is used up, as a part of it; small budgets have no room for it.
-        inside: the prompt ended in reasoning that the first of `tags` opened.
-        tags: pairs of what opens reasoning at the start of a line, and what closes it.
-        line_ends: texts that end a line as a line break does.
-    """
-
+    # the most tokens of reasoning; then it is closed, and the answer has to follow. None is no limit
     budget: int | None = None
-    inside: bool = False
+    inside: bool = False  # the prompt ended in reasoning that the first of `tags` opened
+    # pairs of what opens reasoning at the start of a line, and what closes it
     tags: tuple[tuple[str, str], ...] = (("<think>", "</think>"),)
-    line_ends: tuple[str, ...] = ()
+    line_ends: tuple[str, ...] = ()  # texts that end a line as a line break does
+    # a sentence that ends reasoning whose budget is used up, as a part of it; small budgets have no room for it
     end: str = ""
+    # what the text has to follow behind reasoning that the budget ended, for engines that go on in another completion;
+    # None for anything
     grammar: str | None = None
 
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """A prompt to continue.
+    """A prompt to continue."""
 
-    Attributes:
-        prompt: pieces of text, each tokenized by itself with control tokens parsed (prompting/markers.py makes
-            them), or one list of token ids.
-        sampling: how tokens are chosen.
-        max_tokens: the most to generate; None is as many as the context length allows.
-        stops: texts that end the completion; they are not part of it.
-        grammar: what the text has to follow from its beginning (engine/embedded/grammar.py), None for anything.
-        prompt_logprobs: tell the log-probabilities of the prompt, with so many alternatives; all of it is computed
-            then. None tells none.
-        grammar_prefix: how that text begins, in the prompt already: the first spelling that the grammar takes counts.
-        reasoning: how it is counted and limited; None counts none.
-        top_logprobs: the number of alternatives with each token; None is no log-probabilities.
-        client: who asks; engines are fair among clients.
-        shift: where the context length ends, go on without the older half of the conversation, instead of ending.
-        keep: how many tokens of the prompt a shift leaves at its beginning (the system prompt).
-        speculate: speculative decoding may be used; the text is the same.
-    """
-
+    # pieces of text, each tokenized by itself with control tokens parsed (prompting/markers.py makes them), or one list
+    # of token ids
     prompt: tuple[str | int, ...]
-    sampling: SamplingOptions = field(default_factory=SamplingOptions)
-    max_tokens: int | None = None
-    stops: tuple[str, ...] = ()
+    sampling: SamplingOptions = field(default_factory=SamplingOptions)  # how tokens are chosen
+    max_tokens: int | None = None  # the most to generate; None is as many as the context length allows
+    stops: tuple[str, ...] = ()  # texts that end the completion; they are not part of it
+    # what the text has to follow from its beginning (engine/embedded/grammar.py), None for anything
     grammar: str | None = None
-    reasoning: ReasoningOptions | None = None
-    top_logprobs: int | None = None
-    client: str = ""
+    reasoning: ReasoningOptions | None = None  # how it is counted and limited; None counts none
+    top_logprobs: int | None = None  # the number of alternatives with each token; None is no log-probabilities
+    client: str = ""  # who asks; engines are fair among clients
+    # where the context length ends, go on without the older half of the conversation, instead of ending
     shift: bool = False
-    keep: int = 0
-    speculate: bool = True
+    keep: int = 0  # how many tokens of the prompt a shift leaves at its beginning (the system prompt)
+    speculate: bool = True  # speculative decoding may be used; the text is the same
+    # how that text begins, in the prompt already: the first spelling that the grammar takes counts
     grammar_prefix: tuple[str, ...] = ()
+    # tell the log-probabilities of the prompt, with so many alternatives; all of it is computed then. None tells none
     prompt_logprobs: int | None = None
 
     def __post_init__(self) -> None:
@@ -224,20 +185,14 @@ class GenerationRequest:
 
 @dataclass(frozen=True)
 class EmbeddingRequest:
-    """Texts to embed.
+    """Texts to embed."""
 
-    Attributes:
-        inputs: texts, in which control tokens count as such, or lists of token ids. A text gets the tokens at its ends
-            that the vocabulary adds; a list is taken as it is.
-        dimensions: numbers to keep of each embedding, which gets the length 1 again; None is all.
-        truncate: cut what is longer than the context length, instead of raising an error.
-        client: who asks; engines are fair among requests.
-    """
-
+    # texts, in which control tokens count as such, or lists of token ids. A text gets the tokens at its ends that the
+    # vocabulary adds; a list is taken as it is
     inputs: tuple[str | tuple[int, ...], ...]
-    dimensions: int | None = None
-    truncate: bool = False
-    client: str = ""
+    dimensions: int | None = None  # numbers to keep of each embedding, which gets the length 1 again; None is all
+    truncate: bool = False  # cut what is longer than the context length, instead of raising an error
+    client: str = ""  # who asks; engines are fair among requests
 
 
 def check_tokens(tokens: Iterable[int], vocabulary: int) -> None:

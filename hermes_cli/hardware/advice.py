@@ -65,21 +65,13 @@ def install_command(backend: Backend, *, windows: bool = sys.platform == "win32"
 
 
 class Advice(NamedTuple):
-    """A row of the table.
+    """A row of the table."""
 
-    Attributes:
-        problem: what is the matter.
-        where: places, or architectures of GPUs, with blanks between them; empty for all others.
-        text: what to know, a sentence or a part of one without its full stop.
-        fix: the one command that mends it, empty if none does; {files} are flags for the device files.
-        backend: the one that serves such a GPU best.
-    """
-
-    problem: Problem
-    where: str
-    text: str = ""
-    fix: str = ""
-    backend: Backend | None = None
+    problem: Problem  # what is the matter
+    where: str  # places, or architectures of GPUs, with blanks between them; empty for all others
+    text: str = ""  # what to know, a sentence or a part of one without its full stop
+    fix: str = ""  # the one command that mends it, empty if none does; {files} are flags for the device files
+    backend: Backend | None = None  # the one that serves such a GPU best
 
 
 ROOT = Path("/")

@@ -68,12 +68,7 @@ _LAST_MEMORY_OR_CORES = re.compile(r"[ -][0-9]+GB$| [0-9]+-core$")
 
 @dataclass(frozen=True, eq=False)  # entries are compared by identity, which is faster
 class Gpu:
-    """One GPU as it is sold: a row of gpus.csv, which explains the columns.
-
-    Attributes:
-        sizes: memory in GiB, each size that it is sold with; `gib` is the largest.
-        unified: it shares the machine's RAM.
-    """
+    """One GPU as it is sold: a row of gpus.csv, which explains the columns."""
 
     vendor: Vendor
     name: str
@@ -83,8 +78,8 @@ class Gpu:
     compute_capability: str
     also: tuple[str, ...]
     usual: bool
-    sizes: tuple[int, ...]
-    unified: bool
+    sizes: tuple[int, ...]  # memory in GiB, each size that it is sold with; `gib` is the largest
+    unified: bool  # it shares the machine's RAM
     dies: int
 
     @property

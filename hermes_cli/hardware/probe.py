@@ -76,30 +76,21 @@ def _read_adapters() -> list[Mapping[str, Any]]:
 
 @dataclass(frozen=True)
 class ProbeSources:
-    """Sources of the probe. The defaults are this machine; tests give recorded ones.
+    """Sources of the probe. The defaults are this machine; tests give recorded ones."""
 
-    Attributes:
-        root: of the file system.
-        environ: variables that hide or order GPUs.
-        nvml: gives pynvml, or None where there is no NVIDIA driver.
-        amdsmi: gives amdsmi, or None where ROCm did not bring it.
-        sysctl: runs sysctl, None where that is not macOS.
-        host_memory: the whole machine's RAM.
-        allowed_cpus: logical CPUs this process may run on.
-        libraries: the folder of llama.cpp's libraries.
-        registry: gives Windows' display adapters; None where that is not Windows.
-        corrections: the file in which a person corrects what is found (corrections.py).
-    """
-
-    root: Path = Path("/")
-    environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    root: Path = Path("/")  # of the file system
+    environ: Mapping[str, str] = field(default_factory=lambda: os.environ)  # variables that hide or order GPUs
+    # gives pynvml, or None where there is no NVIDIA driver
     nvml: Callable[[Path, list[Note]], ModuleType | None] = nvidia.load
-    amdsmi: Callable[[], ModuleType | None] = amd.load_smi
+    amdsmi: Callable[[], ModuleType | None] = amd.load_smi  # gives amdsmi, or None where ROCm did not bring it
+    # runs sysctl, None where that is not macOS
     sysctl: apple.Sysctl | None = apple.run_sysctl if sys.platform == "darwin" else None
-    host_memory: Callable[[], SystemMemory] = system.host_memory
-    allowed_cpus: Callable[[], set[int] | None] = system.allowed_cpus
-    libraries: Callable[[], Path | None] = library_folder
+    host_memory: Callable[[], SystemMemory] = system.host_memory  # the whole machine's RAM
+    allowed_cpus: Callable[[], set[int] | None] = system.allowed_cpus  # logical CPUs this process may run on
+    libraries: Callable[[], Path | None] = library_folder  # the folder of llama.cpp's libraries
+    # gives Windows' display adapters; None where that is not Windows
     registry: Callable[[], list[Mapping[str, Any]]] | None = _read_adapters if sys.platform == "win32" else None
+    # the file in which a person corrects what is found (corrections.py)
     corrections: Callable[[], Path] = lambda: paths.config_dir() / "hardware.yaml"
 
 

@@ -295,21 +295,15 @@ def disk_free(folder: Path) -> int:
 
 @dataclass(frozen=True)
 class Card:
-    """One /sys/class/drm/cardN.
+    """One /sys/class/drm/cardN."""
 
-    Attributes:
-        folder: cardN itself; `device`: the PCI device behind it.
-        address: where it sits ("0000:03:00.0"), which also orders cards.
-        product, revision: PCI ids that tell the model.
-        driver: the kernel's ("amdgpu", "xe", "i915").
-    """
-
-    folder: Path
+    folder: Path  # cardN itself; `device`: the PCI device behind it
     device: Path
-    address: str
+    address: str  # where it sits ("0000:03:00.0"), which also orders cards
+    # product, revision: PCI ids that tell the model
     product: int
     revision: int
-    driver: str
+    driver: str  # the kernel's ("amdgpu", "xe", "i915")
 
 
 def graphics_cards(root: Path, vendor: int) -> list[Card]:

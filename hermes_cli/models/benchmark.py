@@ -116,11 +116,7 @@ def benchmark(
 
 
 async def _measure(child: Child, request: BenchRequest, show: Callable[[str], None]) -> list[BenchSpeeds]:
-    """Send the request and collect the speeds of all tests.
-
-    Raises:
-        HermesError: llama.cpp refused the model, or the process ended.
-    """
+    """Send the request and collect the speeds of all tests."""
     frames: asyncio.Queue[Frame] = asyncio.Queue()
     child.receive = frames.put_nowait
     child.send(pack("bench", 0, request))

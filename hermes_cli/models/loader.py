@@ -178,7 +178,7 @@ class ModelLoader:
             self._console.note(planned.note)
         loop, what = self._prewarm.event_loop, f"{planned.name} in {planned.program.engine}"
         with self._console.working(f"loading {what}") as show:
-            engine = planned.engine(progress=lambda part: show(f"loading {what}: {part:.0%}"))
+            engine = planned.engine(progress=lambda part: show(f"loading {what}: {part:.0%}"), note=self._console.note)
             with self._closed_on_error(engine):
                 info = loop.run(engine.load())
                 model = ChatModel(engine, info, known=planned.known, template=planned.template)

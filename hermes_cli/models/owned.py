@@ -30,17 +30,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class OwnedModel(ServableModel):
-    """A model in an engine that hermes starts.
+    """A model in an engine that hermes starts."""
 
-    Attributes:
-        program: what is started.
-        command: its words, with the model.
-        room_fault: returns the error if there is too little memory now.
-    """
-
-    program: EngineProgram
-    command: EngineCommand
-    room_fault: Callable[[], HermesError | None] = lambda: None  # where the engine plans its memory itself
+    program: EngineProgram  # what is started
+    command: EngineCommand  # its words, with the model
+    # returns the error if there is too little memory now; none where the engine plans its memory itself
+    room_fault: Callable[[], HermesError | None] = lambda: None
 
     @property
     def details(self) -> dict[str, Any]:
@@ -52,6 +47,7 @@ class OwnedModel(ServableModel):
         *,
         verbose: bool = False,  # noqa: ARG002 - its log is in a file
         progress: Callable[[float], None] = lambda _: None,
+        note: Callable[[str], None] = lambda _: None,
         child: Child | None = None,  # noqa: ARG002 - no process of ours works for it
     ) -> Engine:
         """Make the engine; it starts when it is asked to load."""
@@ -61,7 +57,7 @@ class OwnedModel(ServableModel):
             if (part := part_loaded(line)) is not None:
                 progress(part)
 
-        return SupervisedEngine(self.command, tags=TAGS, texts=PROMPT_TAGS, report=report)
+        return SupervisedEngine(self.command, tags=TAGS, texts=PROMPT_TAGS, report=report, note=note)
 
     def memory_fault(self) -> HermesError | None:
         """Return the error if there is too little memory now."""

@@ -21,50 +21,30 @@ DRAFT_OFF, DRAFT_AUTO = "off", "auto"
 
 @dataclass(frozen=True)
 class EngineChoice:
-    """An engine that hermes starts itself.
+    """An engine that hermes starts itself."""
 
-    Attributes:
-        name: `llama-server`, `vllm` or `sglang`.
-        command: how to start it; empty looks for it.
-        arguments: passed on to it as they are.
-        rpc: `HOST:PORT` of other machines that compute for llama-server.
-    """
-
-    name: str
-    command: str = ""
-    arguments: tuple[str, ...] = ()
-    rpc: tuple[str, ...] = ()
+    name: str  # `llama-server`, `vllm` or `sglang`
+    command: str = ""  # how to start it; empty looks for it
+    arguments: tuple[str, ...] = ()  # passed on to it as they are
+    rpc: tuple[str, ...] = ()  # `HOST:PORT` of other machines that compute for llama-server
 
 
 @dataclass(frozen=True)
 class ModelRequest:
-    """A model and the settings of its loading, from a command line or a file.
+    """A model and the settings of its loading, from a command line or a file."""
 
-    Attributes:
-        name: as `hermes list` shows it, `demo`, a repository, or a path.
-        overrides: settings that the user insists on, but for YaRN.
-        yarn: stretch the context as the base model documents it.
-        draft: the draft model: a name, `auto` for one that is installed and fits, or `off`.
-        adapters: LoRA.
-        template: an override of the prompt format: `file`, `model` or a path.
-        prefixes: a folder for KV caches of prompts that outlive the program.
-        engine_url: an engine that somebody else runs has it.
-        tokenizer: files of its tokenizer, where that engine does not tell what is in them: a folder or a GGUF file.
-        engine: an engine that hermes starts for it; None is the one of this program.
-        embeddings: it may be a model for embeddings, too; `overrides.pooling` makes any model one.
-    """
-
-    name: str
-    overrides: LoadOverrides = field(default_factory=LoadOverrides)
-    yarn: bool = False
-    draft: str = DRAFT_OFF
-    adapters: tuple[LoraFile, ...] = ()
-    template: str | None = None
-    prefixes: Path | None = None
-    embeddings: bool = False
-    engine_url: str | None = None
+    name: str  # as `hermes list` shows it, `demo`, a repository, or a path
+    overrides: LoadOverrides = field(default_factory=LoadOverrides)  # settings that the user insists on, but for YaRN
+    yarn: bool = False  # stretch the context as the base model documents it
+    draft: str = DRAFT_OFF  # the draft model: a name, `auto` for one that is installed and fits, or `off`
+    adapters: tuple[LoraFile, ...] = ()  # LoRA
+    template: str | None = None  # an override of the prompt format: `file`, `model` or a path
+    prefixes: Path | None = None  # a folder for KV caches of prompts that outlive the program
+    embeddings: bool = False  # it may be a model for embeddings, too; `overrides.pooling` makes any model one
+    engine_url: str | None = None  # an engine that somebody else runs has it
+    # files of its tokenizer, where that engine does not tell what is in them: a folder or a GGUF file
     tokenizer: Path | None = None
-    engine: EngineChoice | None = None
+    engine: EngineChoice | None = None  # an engine that hermes starts for it; None is the one of this program
 
 
 def given_flags(request: ModelRequest, overrides: Mapping[str, str]) -> list[str]:

@@ -20,31 +20,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ServableModel(ABC):
-    """A model that an engine can be made for.
+    """A model that an engine can be made for."""
 
-    Attributes:
-        name: as it is shown.
-        context: tokens that one request can use.
-        slots: requests at once.
-        path: its file, or its first shard; None where that is not on this machine.
-        known: the model of the catalogue, if it is one.
-        template: the override of its prompt format.
-        pooling: how it makes embeddings; None if it writes text.
-        places: the memory that it takes, place by place, as far as that is known here.
-        note: what was given up for its plan; empty for nothing.
-        forced: it is to be loaded even if there is too little memory.
-    """
-
-    name: str
-    context: int
-    slots: int
-    path: Path | None = None
-    known: CatalogModel | None = None
-    template: str | None = None
-    pooling: Pooling | None = None
-    places: Sequence[MemoryUse] = ()
-    note: str = ""
-    forced: bool = False
+    name: str  # as it is shown
+    context: int  # tokens that one request can use
+    slots: int  # requests at once
+    path: Path | None = None  # its file, or its first shard; None where that is not on this machine
+    known: CatalogModel | None = None  # the model of the catalogue, if it is one
+    template: str | None = None  # the override of its prompt format
+    pooling: Pooling | None = None  # how it makes embeddings; None if it writes text
+    places: Sequence[MemoryUse] = ()  # the memory that it takes, place by place, as far as that is known here
+    note: str = ""  # what was given up for its plan; empty for nothing
+    forced: bool = False  # it is to be loaded even if there is too little memory
 
     @property
     def file_name(self) -> str:
@@ -58,13 +45,19 @@ class ServableModel(ABC):
 
     @abstractmethod
     def engine(
-        self, *, verbose: bool = False, progress: Callable[[float], None] = lambda _: None, child: Child | None = None
+        self,
+        *,
+        verbose: bool = False,
+        progress: Callable[[float], None] = lambda _: None,
+        note: Callable[[str], None] = lambda _: None,
+        child: Child | None = None,
     ) -> Engine:
         """Make the engine; it loads the model when it is asked to.
 
         Args:
             verbose: show llama.cpp's log on standard error.
             progress: gets the part that is loaded, from 0 to 1.
+            note: is told what a start waits for that only a person can bring about.
             child: a process that is ready to be this program's own engine.
         """
 

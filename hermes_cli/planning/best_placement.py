@@ -23,21 +23,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PurposeNeeds:
-    """Requirements of a purpose.
+    """Requirements of a purpose."""
 
-    Attributes:
-        wanted, least: context length in tokens that it should have, and can do with.
-        points_per_halving: what half of the wanted context costs.
-        comfortable, slowest: tokens per second below which slowness costs points, and below which a machine is not
-            for it.
-        wait, longest_wait: seconds to the first token of the first prompt (speed.PROMPTS), likewise.
-    """
-
+    # wanted, least: context length in tokens that it should have, and can do with
     wanted: int
     least: int
-    points_per_halving: float
+    points_per_halving: float  # what half of the wanted context costs
+    # comfortable, slowest: tokens per second below which slowness costs points, and below which a machine is not for it
     comfortable: float
     slowest: float
+    # wait, longest_wait: seconds to the first token of the first prompt (speed.PROMPTS), likewise
     wait: float
     longest_wait: float
 

@@ -239,27 +239,18 @@ def _view(tensor: GraphTensor, shape: tuple[int, ...] | None = None) -> GraphTen
 
 @dataclass(eq=False, slots=True)
 class GraphTensor:
-    """A tensor of a graph.
+    """A tensor of a graph."""
 
-    Attributes:
-        size: bytes.
-        shape: elements by dimension; a tensor can take the place of its source only if both have the same shape.
-        sources: what it is computed from, in ggml's order. Weights and the KV cache are not tensors here.
-        in_place: its operation may write over a source (`ggml_op_can_inplace`).
-        view_of: the tensor whose memory it is a view of.
-        is_input: given from outside, so allocated before the first operation.
-        is_output: read from outside, so never freed.
-        is_external: it lies in the KV cache, not in this buffer.
-    """
-
-    size: int
+    size: int  # bytes
+    # elements by dimension; a tensor can take the place of its source only if both have the same shape
     shape: tuple[int, ...]
+    # what it is computed from, in ggml's order. Weights and the KV cache are not tensors here
     sources: tuple[GraphTensor, ...] = ()
-    in_place: bool = False
-    view_of: GraphTensor | None = None
-    is_input: bool = False
-    is_output: bool = False
-    is_external: bool = False
+    in_place: bool = False  # its operation may write over a source (`ggml_op_can_inplace`)
+    view_of: GraphTensor | None = None  # the tensor whose memory it is a view of
+    is_input: bool = False  # given from outside, so allocated before the first operation
+    is_output: bool = False  # read from outside, so never freed
+    is_external: bool = False  # it lies in the KV cache, not in this buffer
     # What ggml keeps in `struct hash_node`.
     children: int = 0
     views: int = 0

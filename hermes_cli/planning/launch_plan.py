@@ -49,20 +49,14 @@ class GpuMemory:
 
 @dataclass(frozen=True)
 class LaunchOptions:
-    """Settings that the user insists on; None leaves one free.
-
-    Attributes:
-        nodes: machines of the same kind.
-        context: tokens of the longest request.
-        sequences: requests at once, per replica.
-        tensor, pipeline, data: parallel sizes.
-    """
+    """Settings that the user insists on; None leaves one free."""
 
     engine: EngineName = "vllm"
-    nodes: int = 1
-    context: int | None = None
-    sequences: int | None = None
+    nodes: int = 1  # machines of the same kind
+    context: int | None = None  # tokens of the longest request
+    sequences: int | None = None  # requests at once, per replica
     kv_type: EngineKvType | None = None
+    # tensor, pipeline, data: parallel sizes
     tensor: int | None = None
     pipeline: int | None = None
     data: int | None = None
@@ -70,41 +64,27 @@ class LaunchOptions:
 
 @dataclass(frozen=True)
 class LaunchPlan:
-    """The parameters with which an engine loads a model.
+    """The parameters with which an engine loads a model."""
 
-    Attributes:
-        engine: whose command line it is.
-        repo: a repository on the Hub, or the path of a folder with the same files.
-        name: the model's name in requests.
-        tensor, pipeline, data: parallel sizes: GPUs that share each layer, stages of layers, replicas.
-        nodes: machines; all have the same GPUs.
-        context: tokens of the longest request (prompt and answer); None lets the engine take the most that fits.
-        sequences: requests at once, per replica; None leaves it to the engine.
-        kv_type: `auto` is that of the activations, 16 bits; `fp8` 8 bits.
-        weights: the format of the weights, if known; the repository's config states it, so no flag does.
-        utilization: share of each GPU's memory (on a CPU: of the RAM) that the engine may use.
-        memory: of one GPU, by part.
-        kv_tokens: tokens that the KV cache of one replica holds; 0 if that was not computed.
-        device: a CPU has other flags.
-        more: further arguments, as typed.
-    """
-
-    engine: EngineName
-    repo: str
-    name: str
+    engine: EngineName  # whose command line it is
+    repo: str  # a repository on the Hub, or the path of a folder with the same files
+    name: str  # the model's name in requests
+    # tensor, pipeline, data: parallel sizes: GPUs that share each layer, stages of layers, replicas
     tensor: int = 1
     pipeline: int = 1
     data: int = 1
-    nodes: int = 1
+    nodes: int = 1  # machines; all have the same GPUs
+    # tokens of the longest request (prompt and answer); None lets the engine take the most that fits
     context: int | None = None
-    sequences: int | None = None
-    kv_type: EngineKvType = "auto"
+    sequences: int | None = None  # requests at once, per replica; None leaves it to the engine
+    kv_type: EngineKvType = "auto"  # `auto` is that of the activations, 16 bits; `fp8` 8 bits
+    # the format of the weights, if known; the repository's config states it, so no flag does
     weights: WeightFormat | None = None
-    utilization: float | None = None
-    memory: GpuMemory = GpuMemory()
-    kv_tokens: int = 0
-    device: Literal["gpu", "cpu"] = "gpu"
-    more: tuple[str, ...] = ()
+    utilization: float | None = None  # share of each GPU's memory (on a CPU: of the RAM) that the engine may use
+    memory: GpuMemory = GpuMemory()  # of one GPU, by part
+    kv_tokens: int = 0  # tokens that the KV cache of one replica holds; 0 if that was not computed
+    device: Literal["gpu", "cpu"] = "gpu"  # a CPU has other flags
+    more: tuple[str, ...] = ()  # further arguments, as typed
 
     @property
     def gpus(self) -> int:

@@ -53,26 +53,20 @@ _LAYER = re.compile(r"blk\.([0-9]{1,4})\.")  # a file may claim any number; ten 
 
 @dataclass(frozen=True)
 class ContextSettings:
-    """The load parameters that memory depends on.
+    """The load parameters that memory depends on."""
 
-    Attributes:
-        context: tokens, of all slots together if the cache is `unified`, else of all slots' equal shares.
-        slots: sequences at once.
-        micro_batch: tokens that one pass over the weights takes.
-        k_type, v_type: types of the KV cache; a quantized V needs flash attention.
-        pooling: how one embedding is made of the tokens of a text; None for a model that writes text.
-        yarn_factor, yarn_original: the context is stretched by YaRN so many times beyond so many tokens; 0 if not.
-    """
-
-    context: int
-    slots: int = 1
-    micro_batch: int = MICRO_BATCH
+    context: int  # tokens, of all slots together if the cache is `unified`, else of all slots' equal shares
+    slots: int = 1  # sequences at once
+    micro_batch: int = MICRO_BATCH  # tokens that one pass over the weights takes
+    # k_type, v_type: types of the KV cache; a quantized V needs flash attention
     k_type: KvType = "f16"
     v_type: KvType = "f16"
     flash_attention: bool = True
     unified: bool = True
+    # yarn_factor, yarn_original: the context is stretched by YaRN so many times beyond so many tokens; 0 if not
     yarn_factor: float = 0.0
     yarn_original: int = 0
+    # how one embedding is made of the tokens of a text; None for a model that writes text
     pooling: Pooling | None = None
 
     @property
@@ -142,17 +136,11 @@ class Weights:
 
 @dataclass(frozen=True)
 class FileFacts:
-    """The facts of a file's header that plans depend on.
+    """The facts of a file's header that plans depend on."""
 
-    Attributes:
-        weights: bytes of its tensors.
-        trained_context: tokens; 0 if it does not say.
-        architecture: None where the memory of its graph cannot be computed.
-    """
-
-    weights: Weights
-    trained_context: int
-    architecture: FileArchitecture | None
+    weights: Weights  # bytes of its tensors
+    trained_context: int  # tokens; 0 if it does not say
+    architecture: FileArchitecture | None  # None where the memory of its graph cannot be computed
 
 
 def facts_of(headers: Sequence[GGUFHeader]) -> FileFacts:

@@ -51,25 +51,16 @@ class Recommendation(PlacedModel):
 
 @dataclass(frozen=True)
 class RecommendOptions:
-    """The purpose, and what the user insists on.
-
-    Attributes:
-        context: tokens.
-        min_speed: tokens per second.
-        max_wait: seconds to the first token of the purpose's first prompt.
-        gpu_only: every layer on GPUs.
-        only: no models but these.
-        users: people at once; llama.cpp's variants are ranked for one, recommend_engine.py counts them.
-    """
+    """The purpose, and what the user insists on."""
 
     purpose: Purpose = "chat"
-    context: int | None = None
-    min_speed: float | None = None
-    max_wait: float | None = None
-    gpu_only: bool = False
+    context: int | None = None  # tokens
+    min_speed: float | None = None  # tokens per second
+    max_wait: float | None = None  # seconds to the first token of the purpose's first prompt
+    gpu_only: bool = False  # every layer on GPUs
     measured: tuple[SpeedRatio, ...] = ()  # by `hermes bench`, on the machine that is planned for
-    only: tuple[CatalogModel, ...] = ()
-    users: int = 1
+    only: tuple[CatalogModel, ...] = ()  # no models but these
+    users: int = 1  # people at once; llama.cpp's variants are ranked for one, recommend_engine.py counts them
 
     def wanted(self, model: CatalogModel) -> int:
         """Context length that a model should have, in tokens."""

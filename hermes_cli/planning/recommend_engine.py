@@ -42,22 +42,16 @@ LOSES_LIKE: dict[WeightFormat, str] = {"bf16": "BF16", "fp8": "Q6_K", "awq": "Q4
 
 @dataclass(frozen=True)
 class EngineRecommendation:
-    """A model on vLLM, as the users of the machine would have it.
-
-    Attributes:
-        alone, together: the speed of one request, and with all users at once.
-        first_token: seconds to the first token of a first prompt, alone.
-        score: points, as those of a `Recommendation`.
-        reason: llama.cpp's pick needs several GPUs, or many use it at once.
-    """
+    """A model on vLLM, as the users of the machine would have it."""
 
     launch: Launch
     quality: QualityScore
+    # alone, together: the speed of one request, and with all users at once
     alone: BatchSpeed
     together: BatchSpeed
-    first_token: float
-    score: float
-    reason: Literal["outgrows", "users"]
+    first_token: float  # seconds to the first token of a first prompt, alone
+    score: float  # points, as those of a `Recommendation`
+    reason: Literal["outgrows", "users"]  # llama.cpp's pick needs several GPUs, or many use it at once
 
     @property
     def rank(self) -> tuple[float, float, float, int]:

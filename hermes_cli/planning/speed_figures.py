@@ -43,20 +43,13 @@ GPU_ATTENTION = 1.4
 
 @dataclass(frozen=True)
 class DeviceFigures:
-    """The speed that llama.cpp reaches on a kind of device.
+    """The speed that llama.cpp reaches on a kind of device."""
 
-    Attributes:
-        share: of the memory's bandwidth, for weights of four bits and more.
-        layer_seconds: per token and layer, for starting kernels and for what cannot overlap with reading.
-        operations_share: of the FP16 operations of the data sheet, for prefill.
-        operations_per_byte: where there is no such figure: operations for each byte/s of bandwidth.
-        unpacking: the exponent of UNPACK_SHARE; 0.5 where integer dot products unpack small types nearly for free.
-    """
-
-    share: float
-    layer_seconds: float
-    operations_share: float
-    operations_per_byte: float
+    share: float  # of the memory's bandwidth, for weights of four bits and more
+    layer_seconds: float  # per token and layer, for starting kernels and for what cannot overlap with reading
+    operations_share: float  # of the FP16 operations of the data sheet, for prefill
+    operations_per_byte: float  # where there is no such figure: operations for each byte/s of bandwidth
+    # the exponent of UNPACK_SHARE; 0.5 where integer dot products unpack small types nearly for free
     unpacking: float = 1.0
 
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 import math
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from hermes_cli.engine.protocol import Done, Embeddings, Engine, Event
 from hermes_cli.engine.request import EmbeddingRequest, GenerationRequest
 from hermes_cli.errors import NotReadyError
+from hermes_cli.interruption import Interruption
 from hermes_cli.prompting.normalize import repaired
 from hermes_cli.server.metrics import Metrics
 from hermes_cli.server.streaming_reply import CLIENT_LEFT
@@ -82,7 +83,11 @@ class CountedEngine:
         stats.model = self._model
         began = time.monotonic()
         is_first = True
-        deadline = _Deadline(stats.deadline)
+        deadline = Interruption()
+        left = stats.deadline - time.monotonic()
+        timer = None
+        if not math.isinf(left):  # one for all tokens
+            timer = asyncio.get_running_loop().call_later(max(left, 0), deadline.interrupt, _too_slow())
         try:
             async with aclosing(self._engine.generate(request)) as events:  # type: ignore[type-var]  # it can be closed
                 while event := await deadline.next(events):
@@ -97,7 +102,8 @@ class CountedEngine:
                         self._metrics.generated(self._model, event)
                     yield event
         finally:
-            deadline.stop()
+            if timer:
+                timer.cancel()
 
     async def embed(self, request: EmbeddingRequest) -> Embeddings:
         """Embed, and count; raise NotReadyError if the request took longer than the server allows."""
@@ -110,42 +116,6 @@ class CountedEngine:
             raise _too_slow() from None
         stats.prompt_tokens += sum(embeddings.tokens)
         return embeddings
-
-
-class _Deadline:
-    """The deadline of one generation: one timer for all its tokens, of which there are hundreds in a second."""
-
-    def __init__(self, deadline: float) -> None:
-        self._waiting: asyncio.Task[object] | None = None
-        self._over = False
-        left = deadline - time.monotonic()
-        self._timer = None if left == float("inf") else asyncio.get_running_loop().call_later(max(left, 0), self._end)
-
-    async def next(self, events: AsyncIterator[Event]) -> Event | None:
-        """Return the next event, None at the end."""
-        self._check()
-        self._waiting = task = asyncio.current_task()
-        try:
-            return await anext(events, None)
-        except asyncio.CancelledError:
-            if not (task and task.uncancel()):  # nobody else wants the task to end
-                self._check()
-            raise
-        finally:
-            self._waiting = None
-
-    def stop(self) -> None:
-        if self._timer:
-            self._timer.cancel()
-
-    def _end(self) -> None:
-        self._over = True
-        if self._waiting:
-            self._waiting.cancel()
-
-    def _check(self) -> None:
-        if self._over:
-            raise _too_slow() from None
 
 
 def _too_slow() -> NotReadyError:

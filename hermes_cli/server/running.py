@@ -45,27 +45,19 @@ class _Listing(Struct, frozen=True):
 
 @dataclass(frozen=True)
 class RunningServer:
-    """A server that runs.
-
-    Attributes:
-        start: identity of the process beside its number, which the system gives again; see `started_at`.
-        started: seconds since 1970.
-        address: URL without `/v1`.
-        models: names, the default first.
-        grace: seconds that running requests have when it is stopped.
-        key: the API key that was made for this run, for commands of the same user; None if there is no such key.
-        has_keys: True if requests need a key.
-        log: file that a server in the background writes to; None if it writes to a terminal or to a service manager.
-    """
+    """A server that runs."""
 
     pid: Annotated[int, Meta(gt=0)]
-    start: float
-    started: Annotated[float, Meta(ge=0, le=1e11)]
+    start: float  # identity of the process beside its number, which the system gives again; see `started_at`
+    started: Annotated[float, Meta(ge=0, le=1e11)]  # seconds since 1970
+    # URL without `/v1`
     address: Annotated[str, Meta(pattern=r"^http://(\[[0-9a-fA-F:.%]+\]|[^\s\x00-\x1f/:\[\]]+)(:[0-9]{1,5})?$")]
-    models: tuple[Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f]+$")], ...]
-    grace: Annotated[float, Meta(ge=0, le=86_400)] = 30.0
+    models: tuple[Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f]+$")], ...]  # names, the default first
+    grace: Annotated[float, Meta(ge=0, le=86_400)] = 30.0  # seconds that running requests have when it is stopped
+    # the API key that was made for this run, for commands of the same user; None if there is no such key
     key: str | None = None
-    has_keys: bool = False
+    has_keys: bool = False  # True if requests need a key
+    # file that a server in the background writes to; None if it writes to a terminal or to a service manager
     log: str | None = None
 
     @property
@@ -109,15 +101,27 @@ class RunningServer:
 
 def fetch_json(address: str, route: str, key: str | None = None) -> Any:  # noqa: ANN401 - what JSON holds
     """Return the JSON of a route of a server at `http://HOST:PORT`; None if there is no answer with status 200."""
+    return _answer(address, route, key)[1]
+
+
+def status_of(address: str, route: str, key: str | None = None) -> int | None:
+    """Return the status that a server answers a route with; None if there is no answer."""
+    return _answer(address, route, key)[0]
+
+
+def _answer(address: str, route: str, key: str | None) -> tuple[int | None, Any]:
+    """Return the status of an answer, None if there is none, and its JSON, None unless the status is 200."""
+    status = None
     try:
         parts = urlsplit(address)
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         with closing(kind(parts.hostname or "", parts.port, timeout=TIMEOUT)) as connection:
             connection.request("GET", route, headers={"Authorization": f"Bearer {key}"} if key else {})
             response = connection.getresponse()
-            return json.loads(response.read(MOST_BYTES)) if response.status == http.client.OK else None
+            status = response.status
+            return status, json.loads(response.read(MOST_BYTES)) if status == http.client.OK else None
     except (OSError, http.client.HTTPException, ValueError, RecursionError):
-        return None
+        return status, None
 
 
 def listed_models(address: str, key: str | None = None) -> list[ListedModel] | None:
@@ -131,11 +135,7 @@ def listed_models(address: str, key: str | None = None) -> list[ListedModel] | N
 
 @contextmanager
 def recorded(address: str, models: tuple[str, ...], **more: Any) -> Iterator[None]:  # noqa: ANN401 - fields of the record
-    """Keep a record of this process as a server while the context lasts.
-
-    Raises:
-        OSError: it cannot be written.
-    """
+    """Keep a record of this process as a server while the context lasts; raise OSError if it cannot be written."""
     pid = os.getpid()
     server = RunningServer(pid, started_at(pid) or 0.0, time.time(), address, models, **more)
     path = _folder() / f"{pid}.json"

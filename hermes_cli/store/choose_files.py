@@ -42,18 +42,12 @@ _ENGINE = re.compile(
 
 @dataclass(frozen=True)
 class FileChoice:
-    """The files to fetch of a repository: a model with all its shards or raw parts.
+    """The files to fetch of a repository: a model with all its shards or raw parts."""
 
-    Attributes:
-        name: to be typed.
-        notes: for the user: why this one, and what is peculiar about it.
-        others: all that it was chosen from, and their bytes, by name.
-    """
-
-    name: str
+    name: str  # to be typed
     files: tuple[str, ...]
-    notes: tuple[str, ...]
-    others: Mapping[str, tuple[ModelFiles, int]]
+    notes: tuple[str, ...]  # for the user: why this one, and what is peculiar about it
+    others: Mapping[str, tuple[ModelFiles, int]]  # all that it was chosen from, and their bytes, by name
 
 
 def choose_files(

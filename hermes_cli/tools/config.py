@@ -90,18 +90,13 @@ class McpServerEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ChatFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Contents of chat.yaml.
+    """Contents of chat.yaml."""
 
-    Attributes:
-        allow: patterns of tool names, `*` for any characters.
-        defaults: values of the options of `hermes chat`, by the option's name without dashes in front.
-        presets: the same under names, for `--preset` and `/preset`.
-    """
-
+    # values of the options of `hermes chat`, by the option's name without dashes in front
     defaults: dict[str, Any] = {}
-    presets: dict[str, dict[str, Any]] = {}
+    presets: dict[str, dict[str, Any]] = {}  # the same under names, for `--preset` and `/preset`
     mcp_servers: dict[str, McpServerEntry] = {}
-    allow: list[str] = []
+    allow: list[str] = []  # patterns of tool names, `*` for any characters
 
 
 def read_chat_file(path: Path | None = None) -> ChatFile:

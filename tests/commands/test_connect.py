@@ -9,7 +9,9 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import yaml
@@ -101,9 +103,12 @@ def test_a_file_with_a_key_is_for_its_owner_alone(
         (["opencde"], ExitCode.NOT_FOUND, "did you mean opencode?"),
         (["vim"], ExitCode.NOT_FOUND, "hermes connect env"),
         (["codex"], ExitCode.NOT_FOUND, "no server is running."),
-        (["codex", "--url", "127.0.0.1:9"], ExitCode.NETWORK, "does not answer"),
+        (["codex", "--url", "127.0.0.1:9"], ExitCode.NETWORK, "127.0.0.1:9 does not answer.\n"),
+        (["codex", "--url", "127.0.0.1:9", "--key", ""], ExitCode.NETWORK, "127.0.0.1:9 does not answer.\n"),
+        (["codex", "--url", "{}", "--key", ""], ExitCode.USAGE, "wants a key.\n  next: give it: --key KEY"),
+        (["codex", "--url", "ftp://x"], ExitCode.USAGE, "--url"),
         (["codex", "--url", "{}", "--model", "x"], ExitCode.NOT_FOUND, "there are: demo"),
-        (["codex", "--url", "{}", "--key", "wrong"], ExitCode.NETWORK, "or not with this key"),
+        (["codex", "--url", "{}", "--key", "wrong"], ExitCode.NETWORK, "does not take this key"),
     ],
 )
 def test_mistakes(
@@ -112,6 +117,36 @@ def test_mistakes(
     done = hermes("connect", *(word.format(f"127.0.0.1:{server.port}") for word in arguments), env=home)
     assert done.returncode == code
     assert says in done.stderr
+
+
+@pytest.mark.parametrize("text", ['{"theme": "One"}\n{}\n', '{"theme": "One"', "\xff"])
+def test_settings_that_cannot_be_changed_are_left_as_they_are(
+    hermes: RunHermes, server: Running, home: dict[str, str], tmp_path: Path, text: str
+) -> None:
+    file = tmp_path / ".config/zed/settings.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(text, "latin-1")
+    done = hermes("connect", "zed", "--url", f"127.0.0.1:{server.port}", "--yes", env=home)
+    assert done.returncode == ExitCode.USAGE
+    assert done.stderr.startswith(f"error: {file}")
+    assert file.read_text("latin-1") == text
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
+
+
+def test_a_server_of_another_kind_is_told(hermes: RunHermes, home: dict[str, str]) -> None:
+    class Other(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(404)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Other) as other:
+        Thread(target=other.serve_forever, daemon=True).start()
+        done = hermes("connect", "codex", "--url", f"127.0.0.1:{other.server_port}", env=home)
+        other.shutdown()
+    assert done.returncode == ExitCode.NETWORK
+    assert "answers, but lists no models (status 404 at /v1/models)" in done.stderr
 
 
 def test_hermes_agent_s_folder_is_not_written(
@@ -179,4 +214,10 @@ def test_a_member_is_set_in_json_with_comments(before: str) -> None:
 @pytest.mark.parametrize("before", ["[1]", '{"language_models": 3}', '{"a" 1}', '{"a": {', "nonsense", '{"a": "'])
 def test_other_json_is_refused(before: str) -> None:
     with pytest.raises(UsageError, match="not JSON, or is built otherwise"):
+        with_json_member(before, ZED_PATH, {})
+
+
+@pytest.mark.parametrize("before", ["{}{}", '{"a": 1}\n// another\n{"b": 2}\n', "{} 3", "{}, {}"])
+def test_of_two_documents_in_a_file_none_is_changed(before: str) -> None:
+    with pytest.raises(UsageError, match="more than one JSON document"):
         with_json_member(before, ZED_PATH, {})

@@ -71,6 +71,10 @@ def test_a_question_alone_is_asked() -> None:
     [
         (["logs"], "hermes has no command logs", "hermes ps shows"),
         (["update"], "no command update", "hermes catalog refresh"),
+        (["upgrade"], "no command upgrade", "to update hermes itself: git pull in its checkout"),
+        (["connect", "codex", "--url", "ftp://x"], "--url 'ftp://x' is not an address", "--url http://127.0.0.1:8080/v1"),
+        (["login", "opnrouter"], "there is no service opnrouter", "openrouter"),
+        (["logout", "nous"], "no key of Nous Portal is stored", "hermes login"),
         (["server", "start"], "no command server", "hermes serve NAME --background"),
         (["service", "demo"], "hermes service has no command demo", "hermes service install NAME"),
         (["sessions", "hello"], "hermes sessions has no command hello", "hermes sessions show NAME"),

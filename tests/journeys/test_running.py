@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
-from conftest import REPOSITORY, RunHermes, eventually
+from conftest import REPOSITORY, RunHermes, clean_environment, eventually
 from server_rig import Process, hermes_serve
 
 from hermes_cli.errors import ExitCode
+from hermes_cli.paths import MAX_LOG_BYTES
 from hermes_cli.server.running import running_servers
 
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="signals")
@@ -131,7 +134,12 @@ def test_in_the_background_it_outlives_its_command(hermes: RunHermes, places: di
         answer = server.get("/v1/models")
         assert answer["data"][0]["id"] == "demo"
         assert server.log
-        eventually(lambda: " GET /v1/models 200, " in Path(str(server.log)).read_text())
+        log = Path(str(server.log))
+        eventually(lambda: " GET /v1/models 200, " in log.read_text())
+        with log.open("a") as file:
+            file.write("long\n" * 2_000_000)
+        server.get("/v1/models")
+        eventually(lambda: log.with_name(f"{log.name}.1").exists() and log.stat().st_size < MAX_LOG_BYTES)
     finally:
         hermes("stop", "--all", env=places)
     assert running_servers() == []
@@ -148,6 +156,18 @@ def test_in_the_background_it_says_why_it_does_not_start(hermes: RunHermes, plac
         "  next: take another one: --port 0 takes any that is free.\n"
     )
     assert hermes("serve", "no-such-model", "--background", env=places).returncode == ExitCode.NOT_FOUND
+    assert running_servers() == []
+
+
+@POSIX
+def test_in_the_background_a_log_that_cannot_be_written_is_told(places: dict[str, str]) -> None:
+    # No file may have any bytes, as on a full disk.
+    line = f"ulimit -f 0; exec {sys.executable} -m hermes_cli serve demo --port 0 --background"
+    environment = {**clean_environment(), **places}
+    done = subprocess.run(["/bin/sh", "-c", line], capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == ExitCode.FAILED
+    assert re.search(r"^error: the log .*serve-.*\.log cannot be written: \S.*\.$", done.stderr, re.MULTILINE)
+    assert "HERMES_LLM_LOG_DIR" in done.stderr
     assert running_servers() == []
 
 

@@ -6,19 +6,12 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
 from conftest import HANG, REPOSITORY, clean_environment
-from server_rig import Process, hermes_serve
+from server_rig import Process, the_server  # noqa: F401 - a fixture
 
 PAGE = (REPOSITORY / "docs" / "clients.md").read_text(encoding="utf-8")
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
-    with hermes_serve("demo", cwd=tmp_path_factory.mktemp("serve")) as process:
-        yield process
 
 
 def here(text: str, server: Process) -> str:

@@ -15,7 +15,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk, ChatCompletio
 from openai.types.chat import completion_create_params as chat_params
 from openai_rig import house
 from pydantic import BaseModel
-from server_rig import Process, hermes_serve
+from server_rig import Process, the_server  # noqa: F401 - a fixture
 
 from hermes_cli.errors import EngineDiedError
 from hermes_cli.paths import asset
@@ -26,12 +26,6 @@ from hermes_cli.tools.functions import load_tools, run_tool
 TOOLS = load_tools(asset("demo_tools.py"))
 OFFERED: Any = [tool.schema for tool in TOOLS.values()]
 ANNA = "Anna is 34 years old."
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
-    with hermes_serve("demo", cwd=tmp_path_factory.mktemp("serve")) as process:
-        yield process
 
 
 @pytest.fixture(scope="module")

@@ -25,24 +25,16 @@ FILE = "keys.json"  # in the folder of settings
 
 @dataclass(frozen=True)
 class Provider:
-    """A service.
+    """A service."""
 
-    Attributes:
-        name: stands before the colon.
-        title: its own name.
-        host: of its API.
-        variable: in the environment, for its key.
-        ids: the field of `CloudNames` with its names of models; `owner` stands before a name that has none.
-        page: where a key is made.
-    """
-
-    name: str
-    title: str
-    host: str
-    variable: str
+    name: str  # stands before the colon
+    title: str  # its own name
+    host: str  # of its API
+    variable: str  # in the environment, for its key
+    # the field of `CloudNames` with its names of models; `owner` stands before a name that has none
     ids: Literal["openrouter", "nous_portal"]
     owner: str
-    page: str
+    page: str  # where a key is made
 
 
 PROVIDERS = {

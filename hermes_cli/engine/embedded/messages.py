@@ -48,34 +48,23 @@ class DraftPlan:
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """Options of an embedded engine.
+    """Options of an embedded engine."""
 
-    Attributes:
-        tags: texts whose tokens are wanted in `ModelInfo.tags`.
-        adapters: LoRA, all of them on every request.
-        draft: the draft model.
-        constraints: read the vocabulary for grammars right after loading (1 s for 128,000 tokens); else that is
-            done when the first grammar comes.
-        lookup: draft by prompt lookup, where that pays.
-        max_queue: requests that may wait; one more is refused.
-        keep_alive: seconds without a request after which the memory is given back; None keeps the model.
-        prefixes: a folder for caches of prompts that outlive the process; None keeps none.
-        prefix_bytes: the most that they take on the disk.
-        prefix_owners: by client, what stands for its key: who is given the name later has other caches.
-        verbose: llama.cpp's log on standard error.
-    """
-
-    tags: tuple[str, ...] = ()
-    adapters: tuple[LoraFile, ...] = ()
-    draft: DraftPlan | None = None
+    tags: tuple[str, ...] = ()  # texts whose tokens are wanted in `ModelInfo.tags`
+    adapters: tuple[LoraFile, ...] = ()  # LoRA, all of them on every request
+    draft: DraftPlan | None = None  # the draft model
+    # read the vocabulary for grammars right after loading (1 s for 128,000 tokens); else that is done when the first
+    # grammar comes
     constraints: bool = False
-    lookup: bool = True
-    max_queue: int = 256
+    lookup: bool = True  # draft by prompt lookup, where that pays
+    max_queue: int = 256  # requests that may wait; one more is refused
+    # seconds without a request after which the memory is given back; None keeps the model
     keep_alive: float | None = None
-    prefixes: Path | None = None
-    prefix_bytes: int = 8 << 30
+    prefixes: Path | None = None  # a folder for caches of prompts that outlive the process; None keeps none
+    prefix_bytes: int = 8 << 30  # the most that they take on the disk
+    # by client, what stands for its key: who is given the name later has other caches
     prefix_owners: dict[str, str] = field(default_factory=dict)
-    verbose: bool = False
+    verbose: bool = False  # llama.cpp's log on standard error
 
 
 @dataclass(frozen=True)

@@ -19,37 +19,23 @@ ACTIVITY = {"vllm": ("/metrics", "vllm:"), "sglang": ("/metrics", "sglang:")}
 
 @dataclass(frozen=True)
 class Ending:
-    """The end of a completion.
+    """The end of a completion."""
 
-    Attributes:
-        is_cut: the limit of tokens or the context length ended it.
-        stop: the stop text that ended it.
-        cached_tokens: of the prompt, those that did not have to be computed.
-    """
-
-    is_cut: bool
-    stop: str | None = None
-    cached_tokens: int = 0
+    is_cut: bool  # the limit of tokens or the context length ended it
+    stop: str | None = None  # the stop text that ended it
+    cached_tokens: int = 0  # of the prompt, those that did not have to be computed
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """A part of a completion.
+    """A part of a completion."""
 
-    Attributes:
-        text: of its tokens.
-        count: the number of its tokens.
-        ids: of its tokens, as far as the engine tells them.
-        texts: of each of its tokens; empty where only all together are known.
-        ending: of the completion, with its last part.
-    """
-
-    text: str = ""
-    count: int = 0
-    ids: tuple[int, ...] = ()
+    text: str = ""  # of its tokens
+    count: int = 0  # the number of its tokens
+    ids: tuple[int, ...] = ()  # of its tokens, as far as the engine tells them
     logprobs: tuple[TokenLogprobs, ...] = ()
-    ending: Ending | None = None
-    texts: tuple[str, ...] = ()
+    ending: Ending | None = None  # of the completion, with its last part
+    texts: tuple[str, ...] = ()  # of each of its tokens; empty where only all together are known
 
     def first(self, count: int) -> Chunk:
         """Return its first tokens, of a chunk with `texts`."""
@@ -59,29 +45,19 @@ class Chunk:
 
 @dataclass(frozen=True)
 class TokenCompletion:
-    """A completion to be made of token ids.
+    """A completion to be made of token ids."""
 
-    Attributes:
-        request: sampling, stop texts, log-probabilities and grammar; its prompt and limit are not those of this part.
-        prompt: token ids.
-        max_tokens: the most to generate; None is as many as fit.
-    """
-
+    # sampling, stop texts, log-probabilities and grammar; its prompt and limit are not those of this part
     request: GenerationRequest
-    prompt: Sequence[int]
-    max_tokens: int | None
+    prompt: Sequence[int]  # token ids
+    max_tokens: int | None  # the most to generate; None is as many as fit
 
 
 class Dialect(Protocol):
-    """One kind of engine. Its methods raise UpstreamError where the engine refuses, NetworkError where none answers.
+    """One kind of engine. Its methods raise UpstreamError where the engine refuses, NetworkError where none answers."""
 
-    Attributes:
-        name: of the kind.
-        adds_space: a space may be put before each text that is tokenized, as SentencePiece does.
-    """
-
-    name: str
-    adds_space: bool
+    name: str  # of the kind
+    adds_space: bool  # a space may be put before each text that is tokenized, as SentencePiece does
 
     async def model_info(self, tags: Sequence[str], texts: Sequence[str]) -> ModelInfo:
         """Return the facts about the model; of `tags` and `texts` those count that are one token."""

@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, contextmanager, suppress
+from copy import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -35,6 +36,7 @@ from hermes_cli.engine.upstream.detect import dialect_of
 from hermes_cli.engine.upstream.dialect import ACTIVITY, Chunk, Dialect, Ending, TokenCompletion
 from hermes_cli.engine.upstream.http import EngineAddress, UpstreamClient, UpstreamError, context_full
 from hermes_cli.errors import EngineDiedError, EngineError, HermesError, NetworkError, NotReadyError, UsageError
+from hermes_cli.interruption import Interruption
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,7 +47,7 @@ HEARTBEAT = 30.0  # seconds without a request after which an engine on several n
 STALL_PAUSE, STALL_LOOKS = 12.0, 4  # seconds without an event between looks, and how many must be the same
 COUNTS = ("requests", "failed", "cancelled", "prompt_tokens", "cached_tokens", "completion_tokens")  # of `EngineStats`
 METRICS = 2.0  # seconds that an engine gets to tell its counters
-PAUSE, LONGEST_PAUSE = 0.0005, 0.032  # seconds between two reads of a stream: for each that runs, and at most
+PAUSE, LONGEST_PAUSE = 0.001, 0.064  # seconds between two reads of a stream: for each that runs, and at most
 # Control tokens of the vocabularies that Hermes models have, beside those that their templates write.
 SPECIAL_TEXTS = (
     *("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>"),
@@ -53,14 +55,13 @@ SPECIAL_TEXTS = (
 )
 
 
-@dataclass(eq=False)
-class _Sequence:
-    """A request at work: where its events go, and what is known of it."""
+class _Sequence(Interruption):
+    """A request at work, and what is known of it."""
 
-    number: int
-    events: asyncio.Queue[Event | HermesError] = field(default_factory=asyncio.Queue)
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+        self.prompt_tokens = self.completion_tokens = 0
 
     @property
     def state(self) -> SequenceState:
@@ -101,6 +102,7 @@ class UpstreamEngine:
         texts: Sequence[str] = (),
         tokenizer: Path | None = None,
         heartbeat: bool = False,
+        watched: bool = False,
     ) -> None:
         """Connect to nothing yet.
 
@@ -111,13 +113,15 @@ class UpstreamEngine:
             texts: others that are told in `control` or `added` if they are one token.
             heartbeat: ask for one token after each `HEARTBEAT` without a request: an engine on several nodes notices
                 only at work that one of them is gone.
+            watched: somebody else looks whether it hangs.
         """
         self.address, self._tags, self._texts = address, tuple(tags), (*texts, *SPECIAL_TEXTS)
-        self._tokenizer, self._heartbeat = tokenizer, heartbeat
+        self._tokenizer, self._heartbeat, self._watched = tokenizer, heartbeat, watched
         self._client: UpstreamClient | None = None
         self._loading: asyncio.Task[tuple[Dialect, ModelInfo]] | None = None
         self._beating: asyncio.Task[None] | None = None
-        self._running: dict[int, tuple[_Sequence, asyncio.Task[None]]] = {}
+        self._running: dict[int, _Sequence] = {}
+        self._looking: asyncio.Task[None] | None = None  # while requests run
         self._numbers = itertools.count()
         self._counts: Counter[str] = Counter()
         self._closed = False
@@ -130,43 +134,70 @@ class UpstreamEngine:
         """Yield text as it comes, then `Done`. `aclose` closes the connection, which cancels the request."""
         sequence = _Sequence(next(self._numbers))
         self._counts["requests"] += 1
+        self._running[sequence.number] = sequence
+        if self._looking is None and not self._watched:
+            self._looking = asyncio.ensure_future(self._look())
         outcome = "cancelled"
-        task = asyncio.ensure_future(self._run(request, sequence))
-        self._running[sequence.number] = sequence, task
         try:
-            while not isinstance(event := await self._next(sequence), Done):
-                if isinstance(event, HermesError):
-                    outcome = "failed"
-                    raise event
-                yield event
-            outcome = "answered"
-            yield event
+            async with aclosing(self._events(request, sequence)) as events:
+                while event := await sequence.next(events):
+                    if isinstance(event, Done):
+                        outcome = "answered"
+                    yield event
+        except NetworkError as error:
+            outcome = "failed"
+            self._loading = None  # another one may be there the next time, with another context
+            raise EngineDiedError(error.message, hint=error.hint) from None
+        except UpstreamError as error:
+            outcome = "failed"
+            raise error.as_hermes_error(self.address) from None
+        except HermesError:
+            outcome = "failed"
+            raise
+        except Exception as error:
+            outcome = "failed"
+            raise EngineError(f"{self.address}: {error!r}.", hint="this is a bug; report it.") from error
         finally:
             del self._running[sequence.number]
             self._counts[outcome] += 1
             self._counts["prompt_tokens"] += sequence.prompt_tokens
             self._counts["completion_tokens"] += sequence.completion_tokens
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            if self._looking and not self._running:
+                self._looking.cancel()
+                self._looking = None
 
-    async def _next(self, sequence: _Sequence) -> Event | HermesError:
-        """Return the next event of a request; an error if the engine tells that it does nothing any more."""
+    @property
+    def waiting(self) -> int:
+        """Return how many requests wait for the engine; others wait for who reads their answers."""
+        return sum(sequence.is_waiting for sequence in self._running.values())
+
+    async def _look(self) -> None:
+        """End all waiting requests once nothing comes of any and the engine tells that it does nothing any more."""
         seen, quiet = "", 0
-        while sequence.events.empty() and quiet < STALL_LOOKS:
-            with suppress(TimeoutError):
-                return await asyncio.wait_for(sequence.events.get(), STALL_PAUSE)
+        while True:
+            before = self._counts.total(), sum(one.completion_tokens for one in self._running.values())
+            await asyncio.sleep(STALL_PAUSE)
             loaded = self._loaded
-            if loaded and self._client and (route := ACTIVITY.get(loaded[0].name)):
-                activity = await self._client.activity(*route, METRICS)
-                quiet = quiet + 1 if activity == seen else 1
-                seen = activity
-        if sequence.events.empty():
-            seconds = STALL_PAUSE * STALL_LOOKS
-            return EngineDiedError(
-                f"the engine at {self.address} hangs: nothing came of any request for {seconds:.0f} seconds.",
-                hint="its log, or that of another node, may tell why; ask again once it is started anew.",
-            )
-        return sequence.events.get_nowait()
+            came = before != (self._counts.total(), sum(one.completion_tokens for one in self._running.values()))
+            route = ACTIVITY.get(loaded[0].name) if loaded else None
+            if came or not (route and self._client and self.waiting):
+                quiet = 0
+                continue
+            activity = await self._client.activity(*route, METRICS)
+            quiet = quiet + 1 if activity == seen else 1
+            seen = activity
+            if quiet >= STALL_LOOKS:
+                seconds = STALL_PAUSE * STALL_LOOKS
+                error = EngineDiedError(
+                    f"the engine at {self.address} hangs: nothing came of any request for {seconds:.0f} seconds.",
+                    hint="its log, or that of another node, may tell why; ask again once it is started anew.",
+                )
+                self._interrupt(error)
+                quiet = 0
+
+    def _interrupt(self, error: HermesError) -> None:
+        for sequence in tuple(self._running.values()):
+            sequence.interrupt(copy(error))
 
     @property
     def _loaded(self) -> tuple[Dialect, ModelInfo] | None:
@@ -203,7 +234,7 @@ class UpstreamEngine:
     async def stats(self) -> EngineStats:
         """Return the counters of what went through here, and of the engine's own those of its queue and its cache."""
         state, loaded = self._state, self._loaded
-        running = tuple(sequence.state for sequence, _ in self._running.values())
+        running = tuple(sequence.state for sequence in self._running.values())
         theirs = EngineStats()
         if state == "ready" and loaded:
             with suppress(TimeoutError):
@@ -221,9 +252,7 @@ class UpstreamEngine:
         await self._stop(NotReadyError("the engine is closed.", hint="start hermes again."))
 
     async def _stop(self, error: HermesError) -> None:
-        for sequence, task in tuple(self._running.values()):
-            task.cancel()
-            sequence.events.put_nowait(error)
+        self._interrupt(error)
         tasks = [task for task in (self._loading, self._beating) if task]
         client, self._loading, self._beating, self._client = self._client, None, None, None
         for begun in tasks:
@@ -234,7 +263,7 @@ class UpstreamEngine:
 
     async def _beat(self) -> None:
         """Ask for one token whenever the engine had nothing to do; what comes of it shows as with any request."""
-        # `wait_for` in `_next` may swallow the cancellation (Python 3.11, if an event comes at the same moment).
+        # What interrupts its request may come in place of the cancellation.
         while self._beating is asyncio.current_task():
             before = self._counts.total()
             await asyncio.sleep(HEARTBEAT)
@@ -255,7 +284,7 @@ class UpstreamEngine:
     async def _open(self) -> tuple[Dialect, ModelInfo]:
         started = time.monotonic()
         self._client = self._client or UpstreamClient(self.address)
-        self._client.pause = lambda: min(len(self._running) * PAUSE, LONGEST_PAUSE)
+        self._client.pacer.pause = lambda: min(len(self._running) * PAUSE, LONGEST_PAUSE)
         with self._errors():
             dialect = await dialect_of(self._client, self._tokenizer)
             try:
@@ -275,21 +304,6 @@ class UpstreamEngine:
             yield
         except UpstreamError as error:
             raise error.as_hermes_error(self.address) from None
-
-    async def _run(self, request: GenerationRequest, sequence: _Sequence) -> None:
-        """Put all events of a request into its queue, an error as the last one."""
-        try:
-            with self._errors():
-                async with aclosing(self._events(request, sequence)) as events:
-                    async for event in events:
-                        sequence.events.put_nowait(event)
-        except NetworkError as error:
-            self._loading = None  # another one may be there the next time, with another context
-            sequence.events.put_nowait(EngineDiedError(error.message, hint=error.hint))
-        except HermesError as error:
-            sequence.events.put_nowait(error)
-        except Exception as error:  # noqa: BLE001 - whoever waits has to see it
-            sequence.events.put_nowait(EngineError(f"{self.address}: {error!r}.", hint="this is a bug; report it."))
 
     async def _events(self, request: GenerationRequest, sequence: _Sequence) -> AsyncGenerator[Event, None]:
         queued = time.monotonic()

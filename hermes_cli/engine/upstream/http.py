@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -15,7 +15,7 @@ from urllib.request import getproxies, proxy_bypass
 
 import msgspec
 
-from hermes_cli.engine.upstream.event_stream import BrokenStreamError, Response, StreamConnection
+from hermes_cli.engine.upstream.event_stream import BrokenStreamError, Pacer, Response, StreamConnection
 from hermes_cli.errors import ContextFullError, EngineError, HermesError, NetworkError, QueueFullError, UsageError
 from hermes_cli.platforms import is_loopback
 
@@ -142,7 +142,7 @@ class UpstreamClient:
         import httpx2  # noqa: PLC0415 - 0.1 s that only upstream engines need
 
         self.address = address
-        self.pause: Callable[[], float] = lambda: 0.0  # seconds between two reads of a stream
+        self.pacer = Pacer()
         key = os.environ.get(KEY_VARIABLE, "").strip()
         host = urlsplit(address.url).hostname or ""
         local = bool(address.socket) or is_loopback(host)
@@ -215,16 +215,16 @@ class UpstreamClient:
         async with self._direct(path, body, SILENCE) as response:
             if "event-stream" not in response.content_type:
                 raise self._no_engine()
-            async with aclosing(response.events(self.pause, MAX_EVENT)) as batches:
+            async with aclosing(response.events(MAX_EVENT)) as batches:
                 async for batch in batches:
                     yield batch
 
     @asynccontextmanager
     async def _direct(self, path: str, body: Mapping[str, Any], silence: float) -> AsyncIterator[Response]:
-        """Post a body over a connection of its own: a tenth of the library's time."""
+        """Post a body over a connection of its own, in a tenth of the library's time."""
         try:
             connection = await StreamConnection.open(
-                self.address.url, self.address.socket, connect=CONNECT, silence=silence
+                self.address.url, self.address.socket, connect=CONNECT, silence=silence, pacer=self.pacer
             )
         except (OSError, TimeoutError) as error:
             raise self._unreachable(error) from None
@@ -254,6 +254,9 @@ class UpstreamClient:
                     yield [event.data.strip().encode()]
 
     async def _json(self, path: str, body: Mapping[str, Any] | None) -> dict[str, Any]:
+        if body is not None and self._is_direct:
+            async with self._direct(path, body, SHORT) as answer:
+                return self._parse(await answer.body(MAX_BODY))
         async with self._request(path, body, SHORT) as response:
             return self._parse(await _read(response))
 

@@ -46,20 +46,13 @@ VERSION_TIMEOUT = 60.0  # seconds; vLLM imports for long before it says anything
 
 @dataclass(frozen=True)
 class EngineProgram:
-    """A program that can be started as an engine.
-
-    Attributes:
-        words: the program, and arguments before those of the model.
-        source: who names it.
-        package: what was installed, where hermes did that.
-        version: of the package; empty if it would have to be asked.
-    """
+    """A program that can be started as an engine."""
 
     engine: EngineKind
-    words: tuple[str, ...]
-    source: str
-    package: str = ""
-    version: str = ""
+    words: tuple[str, ...]  # the program, and arguments before those of the model
+    source: str  # who names it
+    package: str = ""  # what was installed, where hermes did that
+    version: str = ""  # of the package; empty if it would have to be asked
 
     @property
     def takes_grammars(self) -> bool | None:

@@ -24,7 +24,6 @@ from pathlib import Path
 from hermes_cli import paths, process_guard
 from hermes_cli.errors import AccessError
 
-MAX_LOG_BYTES = 8 << 20
 LONGEST_BASE = 48  # bytes: sockets' paths have 103 at most (macOS), and vLLM's own have 52 behind this
 SWEEP_GRACE = 5.0  # seconds that an engine gets to end which was left by a program that died
 _LOCK, _PROCESS, _SOCKET, _LOG = "lock", "process.json", "engine.sock", "log"
@@ -74,16 +73,13 @@ class RunFolder:
         return os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
     def trim_log(self) -> None:
-        """Keep the log short: the engine goes on writing into the same file, so it is copied and emptied."""
-        with suppress(OSError):
-            if self.log.stat().st_size > MAX_LOG_BYTES:
-                shutil.copyfile(self.log, self.log.with_name(f"{_LOG}.1"))
-                os.truncate(self.log, 0)
+        """Keep the log short."""
+        paths.trim_log(self.log)
 
     def read_log(self) -> str:
         """Return the log, but for its older part."""
         with suppress(OSError):
-            return self.log.read_bytes()[-MAX_LOG_BYTES:].decode("utf-8", "replace")
+            return self.log.read_bytes()[-paths.MAX_LOG_BYTES :].decode("utf-8", "replace")
         return ""
 
     def keep_log(self, place: Path) -> None:

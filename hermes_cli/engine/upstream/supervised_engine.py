@@ -58,6 +58,7 @@ class SupervisedEngine:
         tags: Sequence[str] = (),
         texts: Sequence[str] = (),
         report: Callable[[str], None] = lambda _: None,
+        note: Callable[[str], None] = lambda _: None,
         delays: Sequence[float] = RESTART_DELAYS,
         limits: Limits | None = None,
     ) -> None:
@@ -68,10 +69,12 @@ class SupervisedEngine:
             tags: as `UpstreamEngine` takes them.
             texts: likewise.
             report: is called with lines of the engine's log while it starts.
+            note: is told what a start waits for that only a person can bring about.
             delays: seconds before it is started again, by how many starts or engines have failed in a row.
             limits: when it counts as hung.
         """
-        self.command, self._tags, self._texts, self._report = command, tuple(tags), tuple(texts), report
+        self.command, self._tags, self._texts = command, tuple(tags), tuple(texts)
+        self._report, self._note = report, note
         self._backoff, self.limits = RestartBackoff(delays), limits or Limits()
         self._guard: ProcessGuard | None = None
         self._folder: RunFolder | None = None
@@ -178,9 +181,13 @@ class SupervisedEngine:
             self._folder = await asyncio.to_thread(RunFolder, self.command.engine)
         self._guard = self._guard or ProcessGuard()
         process = EngineProcess(self.command, self._folder, self._guard)
-        upstream = UpstreamEngine(process.address, tags=self._tags, texts=self._texts, heartbeat=self.command.heartbeat)
+        heartbeat = self.command.heartbeat
+        # EngineProcess.watch is what notices a hang: it sees the processes, too.
+        upstream = UpstreamEngine(
+            process.address, tags=self._tags, texts=self._texts, heartbeat=heartbeat, watched=True
+        )
         try:
-            await process.wait_until_ready(self._report, self.limits)
+            await process.wait_until_ready(self._report, self.limits, self._note)
             info = await upstream.load()
         except BaseException as error:
             await asyncio.shield(_end(process, upstream, 0))
@@ -263,6 +270,6 @@ def _died(session: _Session) -> EngineDiedError:
 
 
 async def _work(upstream: UpstreamEngine) -> tuple[int, int]:
-    """Return how many requests are running, and how many tokens came of all that there were."""
+    """Return how many requests wait for the engine, and how many tokens came of all that there were."""
     stats = await upstream.stats()
-    return len(stats.running), stats.completion_tokens + sum(state.completion_tokens for state in stats.running)
+    return upstream.waiting, stats.completion_tokens + sum(state.completion_tokens for state in stats.running)

@@ -45,32 +45,22 @@ _SAMPLING = {
 
 @dataclass(frozen=True)
 class TokenizerFacts:
-    """A vocabulary and what belongs to it.
+    """A vocabulary and what belongs to it."""
 
-    Attributes:
-        source: where it is from.
-        tokens: their spelling in the vocabulary, by id.
-        control: texts of control tokens with their ids; `added`: those of user-defined ones.
-        ends: ids of the tokens that end a generation.
-        byte_level: spelled with GPT-2's letters for bytes, else as SentencePiece does.
-        templates: sources of chat templates by name; `default` is the unnamed one.
-        sampling: recommended options, by their names behind `general.sampling.`.
-        trained_context: tokens that the model was trained for; 0 if it is not told.
-        parameters: number of weights, for a folder a formula's; 0 if it is not told.
-    """
-
-    source: Path
-    tokens: Mapping[int, str]
-    control: Mapping[str, int]
+    source: Path  # where it is from
+    tokens: Mapping[int, str]  # their spelling in the vocabulary, by id
+    control: Mapping[str, int]  # texts of control tokens with their ids; `added`: those of user-defined ones
     added: Mapping[str, int]
-    ends: frozenset[int]
+    ends: frozenset[int]  # ids of the tokens that end a generation
     bos: str = ""
     eos: str = ""
-    byte_level: bool = True
+    byte_level: bool = True  # spelled with GPT-2's letters for bytes, else as SentencePiece does
+    # sources of chat templates by name; `default` is the unnamed one
     templates: dict[str, str] = field(default_factory=dict)
+    # recommended options, by their names behind `general.sampling.`
     sampling: dict[str, str] = field(default_factory=dict)
-    trained_context: int = 0
-    parameters: int = 0
+    trained_context: int = 0  # tokens that the model was trained for; 0 if it is not told
+    parameters: int = 0  # number of weights, for a folder a formula's; 0 if it is not told
 
     @cached_property
     def size(self) -> int:

@@ -37,7 +37,7 @@ async def events(answer: bytes, cut: int) -> list[bytes]:
         response = await connection.post("/x", {"Host": "x"}, b"{}")
         assert response.status == 200
         found = []
-        async with aclosing(response.events(lambda: 0.0, 1 << 16)) as batches:
+        async with aclosing(response.events(1 << 16)) as batches:
             async for batch in batches:
                 found += batch
         return found

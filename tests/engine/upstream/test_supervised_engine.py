@@ -148,7 +148,7 @@ def test_a_heartbeat_notices_that_a_node_is_gone_while_nobody_asks(
     monkeypatch.setattr(upstream_engine, "HEARTBEAT", 0.01)
 
     async def run() -> None:
-        on_several = replace(command(tmp_path), heartbeat=True)
+        on_several = replace(command(tmp_path), meeting="10.0.0.1:29501")
         async with closing(SupervisedEngine(on_several, delays=(0.0, 0.1))) as started:
             await started.load()
             before = pids()
@@ -172,6 +172,44 @@ def test_a_slow_start_may_last_while_it_advances(
 
     wait_for(run())
     assert "Loading shards: 7%" in lines
+
+
+def test_a_head_waits_for_its_other_nodes_as_long_as_it_takes_and_says_so(
+    tmp_path: Path, pids: Callable[[], list[int]], wait_for: WaitFor
+) -> None:
+    notes: asyncio.Queue[str] = asyncio.Queue()
+    on_several = replace(command(tmp_path, "alone"), meeting="10.0.0.1:29501")
+    limits = Limits(idle_start=0.0, silent_start=0.0, waiting_start=0.0)
+
+    async def run() -> None:
+        async with closing(SupervisedEngine(on_several, note=notes.put_nowait, limits=limits)) as started:
+            asking = asyncio.ensure_future(ask(started, "hi"))
+            note = await notes.get()
+            assert note.startswith("llama-server waits for its other nodes to join at 10.0.0.1:29501: ")
+            assert not asking.done()
+            (tmp_path / "pids.joined").touch()
+            assert await asking
+            assert all(map(alive, pids()))
+        assert notes.empty()  # said once
+
+    wait_for(run())
+
+
+def test_a_head_that_waits_can_be_ended(tmp_path: Path, pids: Callable[[], list[int]], wait_for: WaitFor) -> None:
+    """As Ctrl-C does."""
+    noted = asyncio.Event()
+    on_several = replace(command(tmp_path, "alone"), meeting="10.0.0.1:29501")
+
+    async def run() -> None:
+        limits = Limits(waiting_start=0.0)
+        async with closing(SupervisedEngine(on_several, note=lambda _: noted.set(), limits=limits)) as started:
+            asking = asyncio.ensure_future(started.load())
+            await noted.wait()
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+        assert not any(map(alive, pids()))
+
+    wait_for(run())
 
 
 @pytest.mark.parametrize(
