@@ -151,9 +151,9 @@ class Console:
             for line, style in lines:
                 rich.print(Text(line.translate(CONTROL), style))
 
-    def prose(self, text: str, style: str = "", *, hanging: str = "") -> None:
+    def prose(self, text: str, *, hanging: str = "") -> None:
         """Sentences on standard output, which a terminal shows broken between words; see `layout.wrap`."""
-        self.styled((line, style) for line in wrap(text, self.width, hanging))
+        self.styled((line, "") for line in wrap(text, self.width, hanging))
 
     def command(self, text: str) -> None:
         """A command to type, on standard output."""

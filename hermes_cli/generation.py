@@ -150,7 +150,7 @@ class ChatModel:
         for parsed in reader.begun:
             yield parsed
         request = await self._request(turn, prompt)
-        async with aclosing(self.engine.generate(request)) as stream:  # type: ignore[type-var]  # it can be closed
+        async with aclosing(self.engine.generate(request)) as stream:
             async for event in stream:
                 if isinstance(event, TextEvent):
                     if event.logprobs:

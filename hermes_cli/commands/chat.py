@@ -31,6 +31,7 @@ from hermes_cli.commands.options import (
     ThreadsOption,
     TokenizerOption,
     VerboseOption,
+    argument,
     kv_type_named,
     setting,
     with_console,
@@ -53,12 +54,11 @@ def command(
     ctx: typer.Context,
     words: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="[MODEL] [PROMPT]...",
-            help="A model (`hermes list` shows them; `demo`, or the path of a file), and what to ask. Without a prompt "
+        argument(
+            "[MODEL] [PROMPT]...",
+            "A model (`hermes list` shows them; `demo`, or the path of a file), and what to ask. Without a prompt "
             "you stay and talk. Text piped in is added below the prompt.",
-            show_default=False,
-            autocompletion=first_model,
+            first_model,
         ),
     ] = None,
     model: Annotated[

@@ -38,6 +38,20 @@ def setting(variable: str, text: str, *flags: str, **more: Any) -> Any:  # noqa:
     return typer.Option(*flags, envvar=variable, help=text, **more)
 
 
+def argument(
+    metavar: str,
+    text: str,
+    completion: Any = None,  # noqa: ANN401 - as above
+    *,
+    envvar: str | None = None,
+    show_default: bool = False,
+) -> Any:  # noqa: ANN401 - as above
+    """Declare a word whose place says what it is."""
+    return typer.Argument(
+        metavar=metavar, help=text, autocompletion=completion, envvar=envvar, show_default=show_default
+    )
+
+
 JsonOption = Annotated[
     bool, typer.Option("--json", envvar="HERMES_LLM_JSON", help="Print one JSON document and nothing else.")
 ]

@@ -32,16 +32,12 @@ T = TypeVar("T")
 
 
 class Prewarm:
-    """An event loop, and a child that gets ready to be an engine; to be used in `with`, which ends both.
-
-    Attributes:
-        verbose: show the log of children on standard error.
-    """
+    """An event loop, and a child that gets ready to be an engine; to be used in `with`, which ends both."""
 
     def __init__(self, *, engine: bool = True) -> None:
         """Start nothing yet; without `engine` no child is started before one is asked for."""
         self.event_loop = EventLoop()
-        self.verbose = False
+        self.verbose = False  # show the log of children on standard error
         self._engine = engine
         self._starting: asyncio.Task[Child] | None = None
 

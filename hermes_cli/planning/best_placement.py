@@ -11,10 +11,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hermes_cli.catalog.models import Architecture
-from hermes_cli.planning.measured import SpeedRatio, corrected
 from hermes_cli.planning.memory import ContextSettings, Weights
 from hermes_cli.planning.placement import ROOMY, Placement, place_layers, placements
-from hermes_cli.planning.speed import PROMPTS, FirstToken, Speed, decode_speed, first_token_seconds, prefill_speed
+from hermes_cli.planning.speed import (
+    PROMPTS,
+    FirstToken,
+    Speed,
+    SpeedRatio,
+    corrected,
+    decode_speed,
+    first_token_seconds,
+    prefill_speed,
+)
 
 if TYPE_CHECKING:
     from hermes_cli.hardware.machine import Machine

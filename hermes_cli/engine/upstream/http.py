@@ -76,17 +76,12 @@ def read_engine_url(text: str) -> EngineAddress:
 
 
 class UpstreamError(Exception):
-    """An answer that is an error; `as_hermes_error` is what users get.
-
-    Attributes:
-        status: of HTTP, or of an error event in a stream.
-        message: the engine's, on one line.
-        body: the error object.
-    """
+    """An answer that is an error; `as_hermes_error` is what users get."""
 
     def __init__(self, status: int, body: object) -> None:
         error = body.get("error", body) if isinstance(body, dict) else body
-        self.status, self.body = status, error if isinstance(error, dict) else {}
+        self.status = status  # of HTTP, or of an error event in a stream
+        self.body = error if isinstance(error, dict) else {}
         text = self.body.get("message") or (error if isinstance(error, str) else "") or "no reason"
         self.message = " ".join(str(text).split())[:SHOWN_CHARACTERS]
         super().__init__(self.message)

@@ -151,7 +151,7 @@ def test_what_an_engine_cannot_do_is_refused_by_name(
     kind: str, wait_for: WaitFor, upstream: ChatModel, change: dict[str, Any], engines: tuple[str, ...], said: str
 ) -> None:
     async def ask(request: GenerationRequest) -> None:
-        async with aclosing(upstream.engine.generate(request)) as events:  # type: ignore[type-var]
+        async with aclosing(upstream.engine.generate(request)) as events:
             async for _ in events:
                 pass
 
