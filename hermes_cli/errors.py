@@ -97,9 +97,8 @@ class NotFoundError(HermesError):
 class NotInstalledError(NotFoundError):
     """A model that is known, and not on this machine."""
 
-    def __init__(self, message: str, *, hint: str = "", pull: str = "") -> None:
-        """Make the hint of the name, if it is not given, as by who reads the error from another process."""
-        super().__init__(message, hint=hint or f"fetch it: hermes pull {shlex.quote(pull)}")
+    def __init__(self, message: str, *, pull: str) -> None:
+        super().__init__(message, hint=f"fetch it: hermes pull {shlex.quote(pull)}")
         self.pull = pull  # the name to fetch it by: `hermes pull NAME`
 
 
