@@ -16,14 +16,14 @@ FLAG = "--devices"
 SHORTEST_NAME = 2  # digits; fewer are a number
 
 
-def select_devices(machine: Machine, names: Sequence[str], reserve: int | None = None) -> Machine:
+def select_devices(
+    machine: Machine,  # the one at hand, or a simulated one
+    # numbers as `hermes hardware` shows them, or names or parts of them, which stand for every GPU that has them; none
+    # is all GPUs
+    names: Sequence[str],
+    reserve: int | None = None,  # bytes to leave free on each; None leaves that to the planner
+) -> Machine:
     """Return the machine with only these GPUs to be used.
-
-    Args:
-        machine: the one at hand, or a simulated one.
-        names: numbers as `hermes hardware` shows them, or names or parts of them, which stand for every GPU
-            that has them; none is all GPUs.
-        reserve: bytes to leave free on each; None leaves that to the planner.
 
     Raises:
         UsageError: there is no such GPU, or it cannot be used.

@@ -110,11 +110,11 @@ class ModelLoader:
         self._recommend, self._fetch = recommend, fetch
 
     @contextmanager
-    def begin(self, name: str | None) -> Iterator[Callable[[], LoadedModel]]:
+    def begin(
+        self,
+        name: str | None,  # as `hermes list` shows it, or a path; None is the best that is installed
+    ) -> Iterator[Callable[[], LoadedModel]]:
         """Begin to load a model; the yielded function does the rest, as long as the context is open.
-
-        Args:
-            name: as `hermes list` shows it, or a path; None is the best that is installed.
 
         Raises:
             NotFoundError: it is not on this disk.

@@ -74,15 +74,12 @@ def bytes_on_disk(files: Iterable[Path], counted: set[Inode] | None = None) -> i
 
 
 def files_below(
-    folder: Path, *, follow: bool = False, on_error: Callable[[OSError], None] | None = None
+    folder: Path,  # to be searched
+    *,
+    follow: bool = False,  # into linked folders, too, each folder once, so that a circle of links has an end
+    on_error: Callable[[OSError], None] | None = None,  # called for each folder that cannot be read, which is left out
 ) -> Iterator[Path]:
-    """Yield every file and link below a folder, by name; what vanishes meanwhile is left out.
-
-    Args:
-        folder: to be searched.
-        follow: into linked folders, too, each folder once, so that a circle of links has an end.
-        on_error: called for each folder that cannot be read, which is left out.
-    """
+    """Yield every file and link below a folder, by name; what vanishes meanwhile is left out."""
     seen: set[Inode] = set()
     for directory, folders, names in os.walk(folder, onerror=on_error, followlinks=follow):
         if follow:
