@@ -203,8 +203,7 @@ class Console:
 
         What was typed before the question is no answer to it, and dropped.
 
-        Raises:
-            OSError: there is no terminal to ask on.
+        Raise OSError if there is no terminal to ask on.
         """
         self.end_line()
         device = "CONIN$" if sys.platform == "win32" else os.ctermid()

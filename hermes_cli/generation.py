@@ -113,8 +113,7 @@ class ChatModel:
     ) -> None:
         """Choose the prompt format, and find out its abilities; that takes seconds where a file's template is slow.
 
-        Raises:
-            UsageError: the template that is asked for is not there or broken.
+        Raise UsageError if the template that is asked for is not there or broken.
         """
         self.engine, self.loaded = engine, loaded
         single = {*loaded.control, *loaded.added, *loaded.tags}

@@ -67,8 +67,7 @@ def run_oneshot(
 ) -> None:
     """Answer one question; with `--json` the turns that it led to are one document.
 
-    Raises:
-        HermesError: a session, a model or an endpoint, a tool or a server is not there, or not as it should be.
+    Raise HermesError if a session, a model or an endpoint, a tool or a server is not there, or not as it should be.
     """
     from hermes_cli.chat.slash.files import with_attachments
 

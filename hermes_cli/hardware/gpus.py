@@ -146,8 +146,7 @@ def find_gpu(text: str) -> Gpu:
 def gpus_named(text: str) -> list[Gpu]:
     """All GPUs of that name, at least one; a name that is one GPU's full name is only that one's.
 
-    Raises:
-        UsageError: no GPU has that name; the hint holds the nearest ones.
+    Raise UsageError if no GPU has that name; the hint holds the nearest ones.
     """
     if share := _VGPU.fullmatch(text.strip()[:LONGEST_NAME]):
         gib = int(share["gib"])

@@ -99,11 +99,7 @@ def probe(
     measure: bool = True,  # whether to measure RAM's bandwidth if that is due
     sources: ProbeSources | None = None,  # where to look instead of at this machine
 ) -> Machine:
-    """Look at this machine.
-
-    Raises:
-        UsageError: hardware.yaml is no good.
-    """
+    """Look at this machine; raise UsageError if hardware.yaml is no good."""
     sources = sources or ProbeSources()
     notes: list[Note] = []
     root, sysctl = sources.root, apple.answers(sources.sysctl) if sources.sysctl else {}

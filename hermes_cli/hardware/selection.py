@@ -25,8 +25,7 @@ def select_devices(
 ) -> Machine:
     """Return the machine with only these GPUs to be used.
 
-    Raises:
-        UsageError: there is no such GPU, or it cannot be used.
+    Raise UsageError if there is no such GPU, or it cannot be used.
     """
     devices = machine.devices
     if names:
@@ -47,8 +46,7 @@ def device_names(text: str | None) -> tuple[str, ...]:
 def reserve_bytes(text: str | None) -> int | None:
     """Return the bytes of `--reserve`; None if it is not given.
 
-    Raises:
-        UsageError: it is not a size.
+    Raise UsageError if it is not a size.
     """
     if text is None:
         return None

@@ -57,8 +57,7 @@ def simulate(
     GPUs that are named take the place of this machine's. RAM stays this machine's unless `ram` says another size.
     What was noted about what is replaced goes with it.
 
-    Raises:
-        UsageError: the flags contradict each other, or one of them cannot be understood.
+    Raise UsageError if the flags contradict each other, or one of them cannot be understood.
     """
     given = {"--gpu": bool(gpu), "--vram": vram is not None, "--apple": apple is not None, "--cpu-only": cpu_only}
     flags = [flag for flag, present in given.items() if present]
@@ -92,8 +91,7 @@ def parse_size(
 
     G is 2^30, with or without "B" or "iB" behind it.
 
-    Raises:
-        UsageError: it is not a size, less than 1 MiB, or more than 100 TiB.
+    Raise UsageError if it is not a size, less than 1 MiB, or more than 100 TiB.
     """
     shown = f"{text[:40]}…" if len(text) > 40 else text  # noqa: PLR2004 - more does not help to recognise it
     match = _SIZE.fullmatch(text.strip())

@@ -71,8 +71,7 @@ def open_variant(reference: ModelReference, typed: str, catalogue: Catalogue, ro
 
     What is on this disk is read here, without the Hub. `room` are the bytes that a file may have which is not named.
 
-    Raises:
-        HermesError: it is not there, cannot be read, or is not a model to chat with.
+    Raise HermesError if it is not there, cannot be read, or is not a model to chat with.
     """
     try:
         file = find(reference, catalogue)

@@ -44,8 +44,7 @@ class Prewarm:
     def child(self) -> Child:
         """Return the child that runs, or a new one if it has ended; `take` it, or it is ended here.
 
-        Raises:
-            EngineError: no process can be started.
+        Raise EngineError if no process can be started.
         """
         child = self.event_loop.run(self._starting or self._start())
         child = child if child.usable else self.event_loop.run(self._start())

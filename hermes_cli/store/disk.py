@@ -158,8 +158,7 @@ def link_file(source: Path, target: Path, *, copy: bool = False) -> LinkKind:
     Hard links come first because they outlive the original's name. Links in the source are followed, so that nothing
     ever points at a link.
 
-    Raises:
-        HermesError: another file has that name, the disk is full, or no link can be made.
+    Raise HermesError if another file has that name, the disk is full, or no link can be made.
     """
     real = paths.readable(source.resolve())
     with link_errors(target):

@@ -64,8 +64,7 @@ def verify(
 def repair(wrong: FileCheck, refetch: Refetch) -> FileCheck:
     """Fetch a file again and check it. The bad copy is removed first, so that it is never loaded again.
 
-    Raises:
-        HermesError: it is not from the Hub, or cannot be fetched or removed.
+    Raise HermesError if it is not from the Hub, or cannot be fetched or removed.
     """
     model, file = wrong.model, wrong.file
     if not model.repo:
