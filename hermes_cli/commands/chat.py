@@ -347,8 +347,7 @@ def model_and_prompt(words: Sequence[str], *, named: bool, console: Console) -> 
     The first word is the model, unless an option has `named` the model or an endpoint, or it is a prompt in quotes: it
     has blanks, and is neither a file nor a model's name. The console is where the answer will be shown.
 
-    Raises:
-        UsageError: there is no prompt and nobody to talk with, or what was piped in is not text.
+    Raise UsageError if there is no prompt and nobody to talk with, or what was piped in is not text.
     """
     model, prompt = None, list(words)
     if words and not named and _names_model(words[0]):

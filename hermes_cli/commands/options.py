@@ -179,8 +179,7 @@ CpuOnlyOption = Annotated[bool, typer.Option("--cpu-only", help="Plan without an
 def context_length(text: str) -> int:
     """Return the tokens of `--context`: `16384`, `16,384`, `1e4`, or `16k` and `1M`, where k is 1,024.
 
-    Raises:
-        UsageError: it is not a whole number, or less than a prompt needs.
+    Raise UsageError if it is not a whole number, or less than a prompt needs.
     """
     match = _TOKENS.fullmatch(str(text).strip().replace(",", "").replace("_", ""))
     number = float(match[1]) * {"": 1, "k": 2**10, "m": 2**20}[match[2].lower()] if match else 0.0
@@ -275,8 +274,7 @@ def confirm_removal(what: str, console: Console) -> None:
 def bytes_per_second(text: str) -> float:
     """Return the speed that `--limit-rate` gives: in MB/s, or with a unit, as in `500k`, `2.5M` and `1 GB/s`.
 
-    Raises:
-        UsageError: it is not a speed, or less than 1 kB/s.
+    Raise UsageError if it is not a speed, or less than 1 kB/s.
     """
     match = _SPEED.fullmatch(text.strip())
     example = "for example: --limit-rate 5 for 5 MB/s, or 500k, or 2.5M; bytes, not bits"

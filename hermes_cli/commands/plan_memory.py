@@ -51,8 +51,7 @@ def plan_memory(
 ) -> None:
     """Show the memory that a model takes on a machine, which is probed once its name is known to be one.
 
-    Raises:
-        HermesError: there is no such model, or the options contradict each other.
+    Raise HermesError if there is no such model, or the options contradict each other.
     """
     with console.working(f"reading what {name} needs"):
         variant = _variant(name)

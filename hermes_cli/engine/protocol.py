@@ -163,8 +163,7 @@ class Engine(Protocol):
     async def load(self) -> ModelInfo:
         """Load the model if it is not loaded; return the facts about it.
 
-        Raises:
-            HermesError: it cannot be loaded.
+        Raise HermesError if it cannot be loaded.
         """
 
     def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:

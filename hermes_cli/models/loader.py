@@ -44,8 +44,7 @@ class Prewarm:
     def child(self) -> Child:
         """Return the child that runs, or a new one if it has ended; `take` it, or it is ended here.
 
-        Raises:
-            EngineError: no process can be started.
+        Raise EngineError if no process can be started.
         """
         child = self.event_loop.run(self._starting or self._start())
         child = child if child.usable else self.event_loop.run(self._start())
@@ -110,11 +109,11 @@ class ModelLoader:
         self._recommend, self._fetch = recommend, fetch
 
     @contextmanager
-    def begin(self, name: str | None) -> Iterator[Callable[[], LoadedModel]]:
+    def begin(
+        self,
+        name: str | None,  # as `hermes list` shows it, or a path; None is the best that is installed
+    ) -> Iterator[Callable[[], LoadedModel]]:
         """Begin to load a model; the yielded function does the rest, as long as the context is open.
-
-        Args:
-            name: as `hermes list` shows it, or a path; None is the best that is installed.
 
         Raises:
             NotFoundError: it is not on this disk.

@@ -76,16 +76,15 @@ class _Setup:
         )
 
 
-def launch_file(kind: FileKind, plan: LaunchPlan, *, gpus: int, gpu: Device, made_by: str) -> LaunchFile:
-    """Return the file of a kind.
-
-    Args:
-        kind: whose file.
-        plan: to be started.
-        gpus: of each node.
-        gpu: one of them.
-        made_by: the command line that made it, for a comment.
-    """
+def launch_file(
+    kind: FileKind,  # whose file
+    plan: LaunchPlan,  # to be started
+    *,
+    gpus: int,  # of each node
+    gpu: Device,  # one of them
+    made_by: str,  # the command line that made it, for a comment
+) -> LaunchFile:
+    """Return the file of a kind."""
     makers: dict[FileKind, Callable[[_Setup], LaunchFile]] = {
         "slurm": _slurm,
         "lws": _lws,

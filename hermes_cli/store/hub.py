@@ -134,8 +134,7 @@ class FoundRepository:
 def search_repositories(words: str, limit: int) -> list[FoundRepository]:
     """Return the repositories with GGUF files whose names have some words, the most downloaded first.
 
-    Raises:
-        NetworkError: the Hub cannot be reached, or refuses to answer.
+    Raise NetworkError if the Hub cannot be reached, or refuses to answer.
     """
     facts = ["cardData", "downloads", "gated", "gguf", "lastModified", "siblings"]
     params: dict[str, Any] = {"search": words, "filter": "gguf", "sort": "downloads", "limit": limit, "expand": facts}

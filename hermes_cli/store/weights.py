@@ -97,8 +97,7 @@ def weight_files(repo: str, paths: Iterable[str], *, tokenizer_only: bool = Fals
 
     With `tokenizer_only` all but the weights: what prompts are made of, for an engine that runs elsewhere.
 
-    Raises:
-        NotFoundError: the repository has no such weights, or not all of them.
+    Raise NotFoundError if the repository has no such weights, or not all of them.
     """
     from hermes_cli.store.hub import is_safe  # noqa: PLC0415 - the Hub's code; what is on this disk needs none
 

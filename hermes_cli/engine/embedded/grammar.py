@@ -149,22 +149,14 @@ class Matcher:
 
     def __init__(
         self,
-        matcher: LLMatcher,
-        long: Container[int],
-        spoiled: Callable[[], None],
+        matcher: LLMatcher,  # llguidance's
+        long: Container[int],  # tokens to check before
+        spoiled: Callable[[], None],  # called when llguidance gives up
         *,
-        digits: Mapping[int, int],
-        letter: int,
+        digits: Mapping[int, int],  # tokens that are digits, and how many
+        letter: int,  # a token that may come next in texts, and not in numbers
     ) -> None:
-        """Use `Grammars.start`.
-
-        Args:
-            matcher: llguidance's.
-            long: tokens to check before.
-            spoiled: called when llguidance gives up.
-            digits: tokens that are digits, and how many.
-            letter: a token that may come next in texts, and not in numbers.
-        """
+        """Use `Grammars.start`."""
         self._matcher, self._long, self._spoiled = matcher, long, spoiled
         self._digits, self._letter = digits, letter
         self._digits_in_a_row = 0
