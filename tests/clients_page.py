@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import re
+import warnings
 
 import pytest
 from conftest import REPOSITORY
@@ -22,4 +24,7 @@ def run_program(title: str, server: Running, monkeypatch: pytest.MonkeyPatch) ->
     """Run the program of a section, with the variables that stand above it."""
     for variable in piece(title, "console", server).removeprefix("export").split():
         monkeypatch.setenv(*variable.split("=", 1))
-    exec(piece(title, "python", server), {})  # noqa: S102 - what users are told to type
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # it leaves its connection open until it ends
+        exec(piece(title, "python", server), {})  # noqa: S102 - what users are told to type
+        gc.collect()
