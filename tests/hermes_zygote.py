@@ -188,6 +188,7 @@ def _number(file: int) -> int:
 
 def serve() -> NoReturn:
     """Fork for each order, until the other side is closed."""
+    gc.disable()  # all that is imported stays
     line = socket.socket(fileno=int(sys.argv[1]))
     modules, sys.path[:] = json.loads(sys.argv[2])
     for module in modules:
@@ -196,6 +197,7 @@ def serve() -> NoReturn:
         sys.modules["hermes_cli.hardware.bandwidth"].TRIES = 1  # type: ignore[attr-defined] # tests leave no machine calm
     reread = _prepare_hermes() if modules == [*PRELOADED] else lambda: None
     gc.collect()
+    gc.enable()
     gc.freeze()  # forks share these objects
     ended, tell = os.pipe()
     os.set_blocking(tell, False)

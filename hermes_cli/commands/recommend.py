@@ -25,6 +25,7 @@ from hermes_cli.commands.options import (
     RamOption,
     ReserveOption,
     VramOption,
+    argument,
     gpu_notes,
     machine_for,
     one_line,
@@ -65,12 +66,7 @@ PLURAL: dict[Purpose, str] = {"agent": "agents", "json": "JSON", "long-context":
 def command(
     console: Console,
     name: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[NAME]",
-            help="Only this model, file.gguf, or owner/repository on the Hub.",
-            autocompletion=models,
-        ),
+        str | None, argument("[NAME]", "Only this model, file.gguf, or owner/repository on the Hub.", models)
     ] = None,
     purpose: PurposeOption = "chat",
     context: Annotated[
