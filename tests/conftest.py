@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from hermes_zygote import ForkedProcess, zygote
 from hypothesis import settings
 
 from hermes_cli import paths
+from hermes_cli.catalog.load import shipped_catalogue
 from hermes_cli.engine.embedded.engine import EmbeddedEngine
 from hermes_cli.engine.embedded.llama import LlamaModel
 from hermes_cli.engine.embedded.messages import EngineOptions
@@ -149,6 +151,14 @@ def start_hermes(
         cwd=folder,
         env=environment,
     )
+
+
+def keep_catalogue(folder: Path) -> None:
+    """Put the compiled catalogue into a cache folder: a first command that reads the YAML takes 0.3 s longer."""
+    shipped_catalogue()
+    folder.mkdir(parents=True, exist_ok=True)
+    for compiled in paths.cache_dir().glob("catalog-*.json"):
+        shutil.copy(compiled, folder)
 
 
 @pytest.fixture

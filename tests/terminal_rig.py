@@ -48,10 +48,14 @@ class Screen(pyte.HistoryScreen):
         return [[(cell.data, cell.fg, cell.bold, cell.italics) for cell in row] for row in cells]
 
     @property
+    def above(self) -> list[str]:
+        """The rows that scrolled off at the top."""
+        return ["".join(row[at].data for at in range(self.columns)).rstrip() for row in self.history.top]
+
+    @property
     def everything(self) -> list[str]:
         """All rows there are, those above the screen first; without empty ones at the end."""
-        above = ["".join(row[at].data for at in range(self.columns)).rstrip() for row in self.history.top]
-        rows = [*above, *self.rows]
+        rows = [*self.above, *self.rows]
         while rows and not rows[-1]:
             rows.pop()
         return rows
@@ -112,6 +116,7 @@ class Terminal:
         self._stream = pyte.ByteStream(self._screen)
         self._pasting = False
         self._replies: list[bytes] = []
+        self._rows: list[str] | None = None  # of all that there is, until something comes: drawing them takes longest
         self.raw = b""
 
     def __enter__(self) -> Self:
@@ -130,11 +135,16 @@ class Terminal:
 
     def screen(self) -> str:
         """What is to be seen now."""
-        return "\n".join(self._screen.rows).rstrip()
+        return "\n".join(self._drawn()[-self._screen.lines :]).rstrip()
 
     def everything(self) -> str:
         """What is to be seen, and all above it."""
-        return "\n".join(self._screen.everything)
+        return "\n".join(self._drawn()).rstrip("\n")
+
+    def _drawn(self) -> list[str]:
+        if self._rows is None:
+            self._rows = [*self._screen.above, *self._screen.rows]
+        return self._rows
 
     def cursor(self) -> tuple[int, int]:
         """Column and row, from 0."""
@@ -169,6 +179,7 @@ class Terminal:
 
     def resize(self, columns: int, rows: int) -> None:
         """Make the window smaller or larger."""
+        self._rows = None
         self._screen.resize(rows, columns)
         self._child.setwinsize(rows, columns)
 
@@ -208,5 +219,6 @@ class Terminal:
         except (pexpect.TIMEOUT, pexpect.EOF):
             return False
         self.raw += data
+        self._rows = None
         self._stream.feed(data)
         return True

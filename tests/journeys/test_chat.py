@@ -415,16 +415,8 @@ def test_ctrl_c_ends_cleanly(tmp_path: Path, command: str) -> None:
 def test_ctrl_c_ends_an_answer_and_leaves_no_process(tmp_path: Path) -> None:
     """A grammar keeps the model writing for as long as the context has room, with a shift for good."""
     endless = json.dumps({"type": "string", "minLength": 30_000, "pattern": "^[0-9]*$"})
-    command = [sys.executable, "-m", "hermes_cli", "chat", "demo", "Hi", "--schema", endless, "--context-shift"]
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        cwd=tmp_path,
-        env=clean_environment(),
-        text=True,
-    )
+    arguments = ["chat", "demo", "Hi", "--schema", endless, "--context-shift"]
+    process = start_hermes(arguments, tmp_path, clean_environment())
     assert process.stdout is not None
     assert process.stdout.read(20)
     children = psutil.Process(process.pid).children(recursive=True)

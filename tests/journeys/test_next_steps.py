@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Finished, RunHermes
+from conftest import Finished, RunHermes, keep_catalogue
 from hub_server import Hub, serving
 
 from hermes_cli import paths
@@ -21,7 +21,7 @@ PRINTED = re.compile(r"(?:^|: |, or |, then: )\s*(hermes [a-z].*?)(?=$| · |[,;]
 Run = Callable[..., Finished]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def hub() -> Iterator[Hub]:
     demo = paths.asset("demo.gguf").read_bytes()
     repositories = {
@@ -44,6 +44,7 @@ def run(hermes: RunHermes, hub: Hub, tmp_path: Path) -> Run:
     ours = {f"HERMES_LLM_{name}_DIR": str(tmp_path / name.lower()) for name in ("CACHE", "DATA", "CONFIG", "STATE")}
     cache = {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_DISABLE_XET": "1", "COLUMNS": "200"}
     environment = {**hub.environment, **ours, **cache}
+    keep_catalogue(tmp_path / "cache")
     return lambda *arguments: hermes(*arguments, stdin="Hi", env=environment)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import clean_environment
+from conftest import clean_environment, keep_catalogue
 from terminal_rig import Terminal
 
 from hermes_cli.errors import ExitCode
@@ -28,6 +28,7 @@ Open = Callable[..., Terminal]
 @pytest.fixture
 def chat(tmp_path: Path) -> Iterator[Open]:
     opened: list[Terminal] = []
+    keep_catalogue(tmp_path / "cache")
 
     def open_(*arguments: str, columns: int = 80, rows: int = 24, **environment: str) -> Terminal:
         terminal = Terminal(

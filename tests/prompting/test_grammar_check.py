@@ -68,7 +68,7 @@ BOMBS: dict[str, Callable[[], object]] = {  # what each did to the process that 
         )
     ),
     "names that may be one": lambda: json_schema(  # 25 s
-        {"type": "object", "patternProperties": {f"^{i}z.*[aeiou ].{{14}}$": {"type": "string"} for i in range(900)}}
+        {"type": "object", "patternProperties": {f"^{i}z.*[aeiou ].{{14}}$": {"type": "string"} for i in range(300)}}
     ),
     "merged objects": lambda: json_schema(
         {
@@ -248,7 +248,7 @@ PATTERNS = st.recursive(
 )
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=settings.default.max_examples // 4)
 @given(PATTERNS, st.lists(PATTERNS, max_size=3))
 def test_any_expression_is_taken_or_refused_soon(pattern: str, more: list[str]) -> None:
     started = time.process_time()

@@ -201,7 +201,7 @@ def write(matcher: Matcher, tokens: list[int], *, masked: bool = False) -> None:
 
 def test_grammars_that_take_too_long_end_with_an_error(grammars: Grammars, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing in llguidance limits what it takes to go on with a token: here the time grows with the cube."""
-    monkeypatch.setattr(constraint, "CREDIT", 0.2)  # the same, sooner
+    monkeypatch.setattr(constraint, "CREDIT", 0.05)  # the same, sooner
     made = json.dumps({"grammars": [{"lark_grammar": AMBIGUOUS}]})
     (letter,) = grammars.vocabulary.tokenize("a", special=False)
     matcher = grammars.start(made)
