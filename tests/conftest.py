@@ -40,6 +40,9 @@ for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.S
 if hasattr(signal, "SIGHUP"):
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
+READ_AT_START = {"PYTHONIOENCODING", "PYTHONUTF8", "PYTHONCOERCECLOCALE", "LLAMA_CPP_LIB_PATH"}
+"""Variables that Python and llama.cpp's package read when they start, and forks do not any more."""
+
 REPOSITORY = Path(__file__).parent.parent
 Finished = subprocess.CompletedProcess[str]
 RunHermes = Callable[..., Finished]
@@ -134,9 +137,7 @@ def start_hermes(
     program: Sequence[str] = (),
 ) -> ForkedProcess | subprocess.Popen[str]:
     """Start `hermes ARGUMENTS`: another `program`, or a fork if nothing is said that only a start of Python reads."""
-    forks = (
-        None if program or environment.keys() & {"PYTHONIOENCODING", "PYTHONUTF8", "PYTHONCOERCECLOCALE"} else zygote()
-    )
+    forks = None if program or environment.keys() & READ_AT_START else zygote()
     if forks:
         return forks.start(arguments, folder, environment, stdin)
     return subprocess.Popen(

@@ -3,7 +3,8 @@
 Tokens are bytes. A prompt tells what happens: `hang` streams one token and no more, `die` ends the program in the
 middle of a stream, `sick` makes `/health` answer 503 as vLLM does once a worker is gone, and so does NUL, which is what
 a heartbeat asks; anything else is answered by "ok".
-It takes llama-server's arguments; DUMMY_START says how it starts, and DUMMY_PIDS is a file for its process ids.
+It takes llama-server's arguments; DUMMY_START says how it starts (`alone` waits for another node, which has joined once
+a file stands beside that of the process ids), and DUMMY_PIDS is a file for its process ids.
 """
 
 from __future__ import annotations
@@ -104,6 +105,10 @@ def main(arguments: list[str]) -> None:
         for step in range(15):
             say(f"Loading shards: {step}%")
             time.sleep(0.2)
+    if start == "alone":
+        joined = Path(f"{os.environ['DUMMY_PIDS']}.joined")
+        while not joined.exists():
+            time.sleep(0.05)
     if start == "silent":
         FOREVER.wait()
     if start == "fail":

@@ -256,6 +256,9 @@ def _prepare_hermes() -> Callable[[], None]:
     for package in ("hermes_cli.commands", "hermes_cli.store", "hermes_cli.chat.sessions"):
         for found in iter_modules(import_module(package).__path__, f"{package}."):
             import_module(found.name)
+    import forked_children  # noqa: PLC0415 - it needs what was imported
+
+    forked_children.preload()
     constants = sys.modules["huggingface_hub.constants"]
     program = compile(Path(str(constants.__file__)).read_text(encoding="utf-8"), str(constants.__file__), "exec")
     copies = [

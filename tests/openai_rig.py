@@ -9,13 +9,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 from fake_engine import LOADED, FakeEngine, Script, Step
 from server_rig import Answer, Running, offer, served
+from starlette.applications import Starlette
 
 from hermes_cli.catalog.load import shipped_catalogue
 from hermes_cli.engine.protocol import ModelInfo
 from hermes_cli.engine.request import GenerationRequest
 from hermes_cli.server.served_models import ServedModel
+from hermes_cli.server.server_tools import ServerTools
+from hermes_cli.tools.toolbox import Consent, Toolbox
 
 HERMES_3 = next(model for model in shipped_catalogue().models if model.short == "hermes-3:8b")
 HERMES_4 = next(model for model in shipped_catalogue().models if model.short == "hermes-4:14b")
@@ -37,6 +41,7 @@ class House:
         self.engine.scripts = scripts
         self.engine.requests.clear()
         self.engine.cancelled.clear()
+        self.running.lines.clear()
 
     def post(self, path: str, body: object) -> Answer:
         return self.running.post(path, body)
@@ -65,10 +70,17 @@ class House:
 
 
 @contextmanager
-def house(*offers: ServedModel, loaded: ModelInfo = LOADED) -> Iterator[House]:
+def house(*offers: ServedModel, loaded: ModelInfo = LOADED, tools: bool = False) -> Iterator[House]:
+    """A server with a scripted engine; with `tools` it runs get_weather itself, and may not run get_time."""
     engine = FakeEngine([["Hello"]], loaded)
     all_of_them = offers or (offer("hermes", "gpt-4o", known=HERMES_4),)
-    with served(offers=all_of_them, engine=lambda _: engine) as running:
+    toolbox = Toolbox(Consent(None, allow=["get_weather"]), pytest.fail)
+    toolbox.add_file("demo")
+
+    def prepare(app: Starlette) -> None:
+        app.state.server_tools = ServerTools(toolbox) if tools else app.state.server_tools
+
+    with served(offers=all_of_them, engine=lambda _: engine, prepare=prepare) as running:
         yield House(running, engine)
 
 

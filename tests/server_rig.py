@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 from conftest import HANG, clean_environment, start_hermes
 from fake_engine import FakeEngine
 from hermes_zygote import ForkedProcess
@@ -247,6 +248,13 @@ def hermes_serve(
         if process.poll() is None:
             process.kill()
         process.communicate()
+
+
+@pytest.fixture(name="server", scope="module")
+def the_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    """The demo model, for all tests of a file."""
+    with hermes_serve("demo", cwd=tmp_path_factory.mktemp("serve")) as process:
+        yield process
 
 
 def _banner(process: ForkedProcess | subprocess.Popen[str], arguments: Sequence[str]) -> str:

@@ -82,14 +82,19 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out single tests by their marks; put slow files first, so that no process has a long one left at the end."""
-    left_out = [
-        item
-        for item in items
-        if (config.getoption("quick") and item.get_closest_marker("slow"))
-        or (not config.getoption("long") and item.get_closest_marker("long"))
-    ]
+    quick, long = config.getoption("quick"), config.getoption("long")
+    kept: list[pytest.Item] = []
+    left_out: list[pytest.Item] = []
+    with_slow_tests = set()
+    for item in items:
+        marks = {mark.name for mark in item.iter_markers()}
+        if (quick and "slow" in marks) or (not long and "long" in marks):
+            left_out.append(item)
+            continue
+        kept.append(item)
+        if "slow" in marks:
+            with_slow_tests.add(item.path)
     if left_out:
         config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in set(left_out)]
-    with_slow_tests = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: (not is_slow(item.path), item.path not in with_slow_tests))
+    kept.sort(key=lambda item: (not is_slow(item.path), item.path not in with_slow_tests))
+    items[:] = kept

@@ -59,11 +59,7 @@ def load_catalogue() -> Catalogue:
 
 
 def shipped_catalogue() -> Catalogue:
-    """Return the catalogue as it ships.
-
-    Raises:
-        HermesError: catalog.yaml is missing or faulty.
-    """
+    """Return the catalogue as it ships; raise HermesError if catalog.yaml is missing or faulty."""
     path = paths.catalog()
     try:
         raw = path.read_bytes()
@@ -140,8 +136,7 @@ def read_overlay() -> Overlay:
 def write_overlay(overlay: Overlay) -> Path:
     """Keep an overlay, whole or not at all, and return its path.
 
-    Raises:
-        HermesError: the data folder cannot be written.
+    Raise HermesError if the data folder cannot be written.
     """
     path = paths.catalog_overlay()
     try:

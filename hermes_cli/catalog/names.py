@@ -136,11 +136,7 @@ class ModelNames:
         raise self._unknown(text)
 
     def _weights(self, text: str) -> WeightsReference | None:
-        """Return the weights that `MODEL@FORMAT` means; None if what is before the @ is not a model.
-
-        Raises:
-            NotFoundError: the model has no such weights.
-        """
+        """Return the weights that `MODEL@FORMAT` means; None if what is before the @ is not a model."""
         head, _, suffix = text.rpartition("@")
         reference = self._in_catalogue(head) if "/" not in head else None
         address = _hub_address(head) if "/" in head else None

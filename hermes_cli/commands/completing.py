@@ -75,12 +75,11 @@ def mend_zsh_script() -> None:
     _completion_classes.ZshComplete.source_template = script
 
 
-def joined_words(words: Sequence[str], cursor: int) -> tuple[list[str], str]:
+def joined_words(
+    words: Sequence[str],  # COMP_WORDS, in which these characters are words of their own
+    cursor: int,  # index of the word that is being typed
+) -> tuple[list[str], str]:
     """Join what bash split at `:` and `=`.
-
-    Args:
-        words: COMP_WORDS, in which these characters are words of their own.
-        cursor: index of the word that is being typed.
 
     Returns:
         The words up to the cursor, and the part of the last one that bash keeps: a completion is what follows it.

@@ -14,7 +14,7 @@ import typer
 from hermes_cli import paths
 from hermes_cli.chat.endpoint.address import OWN_KEY
 from hermes_cli.commands.clients import CLIENTS, NO_KEY, Client, Connection
-from hermes_cli.commands.options import YesOption, confirm_or_exit, with_console
+from hermes_cli.commands.options import YesOption, argument, confirm_or_exit, with_console
 from hermes_cli.console import Console
 from hermes_cli.errors import HermesError, NetworkError, NotFoundError, UsageError
 
@@ -31,10 +31,7 @@ def _client_names(incomplete: str) -> list[tuple[str, str]]:  # noqa: ARG001 - T
 @with_console
 def command(
     console: Console,
-    name: Annotated[
-        str | None,
-        typer.Argument(metavar="[CLIENT]", help="None lists them.", autocompletion=_client_names, show_default=False),
-    ] = None,
+    name: Annotated[str | None, argument("[CLIENT]", "None lists them.", _client_names)] = None,
     url: Annotated[
         str | None, typer.Option(metavar="URL", help="Address of the server. Default: the one that runs here.")
     ] = None,
@@ -109,11 +106,7 @@ def _client_named(name: str) -> Client:
 
 
 def _connection(url: str | None, key: str | None, model: str | None) -> Connection:
-    """Return what is to be known of the server, by asking it.
-
-    Raises:
-        HermesError: there is none, or several, or it does not answer, or has no such model.
-    """
+    """Return what is to be known of the server, by asking it."""
     from hermes_cli.server.running import listed_models, running_servers, status_of
 
     if url is None:
@@ -171,11 +164,7 @@ def _root(url: str) -> str:
 
 
 def _write(client: Client, connection: Connection, file: Path, console: Console, *, yes: bool) -> Path | None:
-    """Show the change of a file, ask, and make it; return the copy of what was there.
-
-    Raises:
-        UsageError: the file is not as expected, or nobody said yes.
-    """
+    """Show the change of a file, ask, and make it; return the copy of what was there."""
     if file.is_fifo() or file.is_char_device():
         raise UsageError(f"{file} is a pipe or a device.", hint="move it away.")
     try:

@@ -10,7 +10,7 @@ import typer
 
 from hermes_cli.catalog.models import Catalogue
 from hermes_cli.commands.completing import one_of
-from hermes_cli.commands.options import with_console
+from hermes_cli.commands.options import argument, with_console
 from hermes_cli.console import Console
 from hermes_cli.errors import AccessError, HermesError, NotFoundError
 
@@ -26,10 +26,10 @@ def command(
     console: Console,
     path: Annotated[
         str,
-        typer.Argument(
-            metavar="PATH",
-            help="A GGUF file, a folder of them, or `ollama` or `lmstudio` for what these have.",
-            autocompletion=one_of("ollama", "lmstudio"),
+        argument(
+            "PATH",
+            "A GGUF file, a folder of them, or `ollama` or `lmstudio` for what these have.",
+            one_of("ollama", "lmstudio"),
         ),
     ],
     copy: Annotated[bool, typer.Option("--copy", help="Copy the files instead of linking to them.")] = False,
@@ -58,12 +58,7 @@ def command(
 
 
 def _find(path: str) -> list[FoundModel | SkippedFile]:
-    """Return the models in a file or folder, or in all folders of the program that `path` names.
-
-    Raises:
-        NotFoundError: there are none.
-        AccessError: they may not be read.
-    """
+    """Return the models in a file or folder, or in all folders of the program that `path` names."""
     from hermes_cli.store.other_tools import SkippedFile, find_models, lm_studio_models, ollama_models
 
     folders = [Path(path).expanduser()]

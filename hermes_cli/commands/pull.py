@@ -13,7 +13,7 @@ import typer
 
 from hermes_cli.catalog.models import Catalogue
 from hermes_cli.commands.completing import catalogue_models, quantizations
-from hermes_cli.commands.options import YesOption, bytes_per_second, confirm_or_exit, with_console
+from hermes_cli.commands.options import YesOption, argument, bytes_per_second, confirm_or_exit, with_console
 from hermes_cli.commands.pull_progress import show_progress
 from hermes_cli.console import Console, Voice
 from hermes_cli.errors import HermesError, NetworkError, NotFoundError, UsageError
@@ -39,11 +39,10 @@ def command(
     console: Console,
     names: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="[NAME]...",
-            help="Models of the catalogue, or repositories on the Hub. None: what `hermes recommend` picks.",
-            show_default=False,
-            autocompletion=catalogue_models,
+        argument(
+            "[NAME]...",
+            "Models of the catalogue, or repositories on the Hub. None: what `hermes recommend` picks.",
+            catalogue_models,
         ),
     ] = None,
     quant: Annotated[
@@ -238,11 +237,7 @@ def _ask_hub(
     *,
     tokenizer_only: bool,
 ) -> tuple[list[PullTarget], list[RemoteFile], list[FoundHere]]:
-    """Return the targets of all names, their files on the Hub, and the models that are here if the Hub cannot be asked.
-
-    Raises:
-        NetworkError: the Hub cannot be asked, and a model is not complete on this disk.
-    """
+    """Return the targets of all names, their files on the Hub, and models that are here if it cannot be asked."""
     from hermes_cli.catalog.names import ModelNames
     from hermes_cli.models.pull_target import pull_target
     from hermes_cli.planning.recommend import room_for_files

@@ -17,6 +17,7 @@ from hermes_cli.commands.options import (
     RamOption,
     ReserveOption,
     VramOption,
+    argument,
     machine_for,
     purpose_named,
     with_console,
@@ -28,12 +29,7 @@ from hermes_cli.console import Console
 def command(
     console: Console,
     name: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[NAME]",
-            help="Only this model, file.gguf, or owner/repository on the Hub.",
-            autocompletion=models,
-        ),
+        str | None, argument("[NAME]", "Only this model, file.gguf, or owner/repository on the Hub.", models)
     ] = None,
     purpose: PurposeOption = "chat",
     context: Annotated[

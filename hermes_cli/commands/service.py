@@ -17,7 +17,7 @@ import typer
 
 from hermes_cli import paths
 from hermes_cli.commands.completing import models
-from hermes_cli.commands.options import YesOption, with_console
+from hermes_cli.commands.options import YesOption, argument, with_console
 from hermes_cli.console import Console, read_error
 from hermes_cli.errors import ExitCode, HermesError, NotFoundError, UsageError
 
@@ -62,13 +62,7 @@ class ServiceManager:
 def install(
     console: Console,
     words: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[NAME]... [OPTIONS OF hermes serve]",
-            help="As hermes serve takes them.",
-            show_default=False,
-            autocompletion=models,
-        ),
+        list[str] | None, argument("[NAME]... [OPTIONS OF hermes serve]", "As hermes serve takes them.", models)
     ] = None,
     print_only: PrintOption = False,
     yes: YesOption = False,
@@ -145,11 +139,7 @@ def status(console: Console) -> None:
 
 
 def service_manager(platform: str = sys.platform) -> ServiceManager:
-    """Return the service manager of a platform.
-
-    Raises:
-        HermesError: we know none for it.
-    """
+    """Return the service manager of a platform; raise HermesError if we know none for it."""
     home = Path("~").expanduser()
     if platform == "win32":
         raise HermesError(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hermes_cli.commands.options import with_console
+from hermes_cli.commands.options import argument, with_console
 from hermes_cli.console import Console
 from hermes_cli.errors import HermesError, NotFoundError, UsageError
 from hermes_cli.server.running import RunningServer, running_servers
@@ -28,11 +28,10 @@ def command(
     console: Console,
     names: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="[SERVER]...",
-            help="Port, address, process number or model, as `hermes ps` shows them. None: the only one that runs.",
-            show_default=False,
-            autocompletion=running_names,
+        argument(
+            "[SERVER]...",
+            "Port, address, process number or model, as `hermes ps` shows them. None: the only one that runs.",
+            running_names,
         ),
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="All servers of this user.")] = False,
@@ -54,12 +53,7 @@ def command(
 
 
 def _named(name: str, servers: list[RunningServer]) -> RunningServer:
-    """Return the server with a name.
-
-    Raises:
-        NotFoundError: there is no such server.
-        UsageError: there are several.
-    """
+    """Return the server with a name."""
     address = name.rstrip("/").removesuffix("/v1")
     matching = [server for server in servers if address in {server.address, str(server.port), str(server.pid)}]
     matching = matching or [server for server in servers if name in server.models]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -163,11 +163,10 @@ class Engine(Protocol):
     async def load(self) -> ModelInfo:
         """Load the model if it is not loaded; return the facts about it.
 
-        Raises:
-            HermesError: it cannot be loaded.
+        Raise HermesError if it cannot be loaded.
         """
 
-    def generate(self, request: GenerationRequest) -> AsyncIterator[Event]:
+    def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
         """Yield text as it comes, then `Done`. `aclose` of the iterator cancels the request within one step.
 
         Raises:
@@ -191,11 +190,7 @@ class Engine(Protocol):
         """Return the token ids of a text; `special` lets it spell control tokens. Nothing is added at either end."""
 
     async def detokenize(self, tokens: list[int]) -> bytes:
-        """Return the bytes of tokens, control tokens included.
-
-        Raises:
-            UsageError: a number is not a token.
-        """
+        """Return the bytes of tokens, control tokens included; raise UsageError if a number is not a token."""
 
     async def stats(self) -> EngineStats:
         """Return the counters and the present state; a model that is not loaded stays so."""

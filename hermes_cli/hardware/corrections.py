@@ -75,11 +75,7 @@ class Corrections(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def read_corrections(path: Path) -> Corrections:
-    """Read the file.
-
-    Raises:
-        UsageError: it cannot be read, is not YAML, or says something that cannot be.
-    """
+    """Read the file; raise UsageError if it cannot be read, is not YAML, or says something that cannot be."""
     import yaml  # noqa: PLC0415 - 20 ms, and few machines have the file
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

@@ -61,6 +61,7 @@ class AttachedModel(ServableModel):
         *,
         verbose: bool = False,  # noqa: ARG002 - its log is elsewhere
         progress: Callable[[float], None] = lambda _: None,  # noqa: ARG002 - it is loaded, or loads by itself
+        note: Callable[[str], None] = lambda _: None,  # noqa: ARG002 - whoever started it knows
         child: Child | None = None,  # noqa: ARG002 - no process of ours works for it
     ) -> Engine:
         """Make the engine."""

@@ -35,8 +35,7 @@ MOST_TOKENS = 1 << 31  # of a context that the file says nothing of
 def bench_tests(depths: Sequence[int], trained: int) -> tuple[BenchTest, ...]:
     """Return the tests for each depth that a model with so many tokens of context can handle.
 
-    Raises:
-        UsageError: it can handle none of them.
+    Raise UsageError if it can handle none of them.
     """
     longest = trained or MOST_TOKENS
     tests = tuple(
@@ -116,11 +115,7 @@ def benchmark(
 
 
 async def _measure(child: Child, request: BenchRequest, show: Callable[[str], None]) -> list[BenchSpeeds]:
-    """Send the request and collect the speeds of all tests.
-
-    Raises:
-        HermesError: llama.cpp refused the model, or the process ended.
-    """
+    """Send the request and collect the speeds of all tests."""
     frames: asyncio.Queue[Frame] = asyncio.Queue()
     child.receive = frames.put_nowait
     child.send(pack("bench", 0, request))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from hermes_cli.errors import IntegrityError, NotFoundError, NotInstalledError, 
 from hermes_cli.hardware.probe import probe
 from hermes_cli.models.any_weights import weights_in_folder
 from hermes_cli.models.owned import OwnedModel
-from hermes_cli.planning.launch_plan import ENGINE_TITLES, GpuMemory, LaunchOptions, LaunchPlan
+from hermes_cli.planning.launch_plan import ENGINE_TITLES, MASTER_PORT, GpuMemory, LaunchOptions, LaunchPlan
 from hermes_cli.planning.launch_planner import best_launch, plan_launch
 from hermes_cli.store.weights import installed_weights, read_weight_folder
 
@@ -125,13 +126,23 @@ def _plan_of_folder(
 def command_of(plan: LaunchPlan, program: Sequence[str]) -> EngineCommand:
     """Return the command of a plan for one node, on a private socket or a port of loopback."""
     words = plan.argv(socket="{socket}", port="{port}", program=program)
-    several = plan.nodes > 1 or any(word.partition("=")[0] == "--nnodes" for word in plan.more)
+    meeting = _meeting(words)
     environment = dict(plan.environment(run_folder="{folder}"))
-    if several:
+    if meeting:
         environment.pop("VLLM_HOST_IP", None)  # the user's own counts: other nodes do not reach loopback
     return EngineCommand(
-        plan.engine, tuple(words), environment, activity=ACTIVITY[plan.engine], grace=GRACE, heartbeat=several
+        plan.engine, tuple(words), environment, activity=ACTIVITY[plan.engine], grace=GRACE, meeting=meeting
     )
+
+
+def _meeting(words: Sequence[str]) -> str:
+    """Return the address at which nodes meet, of a command for several; empty for one node."""
+    pairs = [word.split("=", 1) for word in words if "=" in word]
+    given = dict([*itertools.pairwise(words), *((pair[0], pair[1]) for pair in pairs)])
+    if given.get("--nnodes", "1") == "1":
+        return ""
+    host = given.get("--master-addr", "127.0.0.1")
+    return given.get("--dist-init-addr", f"{host}:{given.get('--master-port', MASTER_PORT)}")
 
 
 def _machine() -> Machine:

@@ -47,6 +47,7 @@ class OwnedModel(ServableModel):
         *,
         verbose: bool = False,  # noqa: ARG002 - its log is in a file
         progress: Callable[[float], None] = lambda _: None,
+        note: Callable[[str], None] = lambda _: None,
         child: Child | None = None,  # noqa: ARG002 - no process of ours works for it
     ) -> Engine:
         """Make the engine; it starts when it is asked to load."""
@@ -56,7 +57,7 @@ class OwnedModel(ServableModel):
             if (part := part_loaded(line)) is not None:
                 progress(part)
 
-        return SupervisedEngine(self.command, tags=TAGS, texts=PROMPT_TAGS, report=report)
+        return SupervisedEngine(self.command, tags=TAGS, texts=PROMPT_TAGS, report=report, note=note)
 
     def memory_fault(self) -> HermesError | None:
         """Return the error if there is too little memory now."""

@@ -73,7 +73,12 @@ class PlannedModel(ServableModel):
         }
 
     def engine(
-        self, *, verbose: bool = False, progress: Callable[[float], None] = lambda _: None, child: Child | None = None
+        self,
+        *,
+        verbose: bool = False,
+        progress: Callable[[float], None] = lambda _: None,
+        note: Callable[[str], None] = lambda _: None,  # noqa: ARG002 - it waits for nobody
+        child: Child | None = None,
     ) -> Engine:
         """Make the engine; it works in the `child`, or starts one."""
         options = replace(self.options, verbose=verbose)

@@ -79,8 +79,7 @@ class RunningServer:
     def listens(self) -> bool:
         """Return whether it listens on its port: proof that the process is the server that the record tells of.
 
-        Raises:
-            psutil.Error: the process has ended, or may not be looked at.
+        Raise psutil.Error if the process has ended, or may not be looked at.
         """
         connections = self.process.net_connections("tcp")
         return any(each.laddr[1:2] == (self.port,) and each.status == psutil.CONN_LISTEN for each in connections)
@@ -135,11 +134,7 @@ def listed_models(address: str, key: str | None = None) -> list[ListedModel] | N
 
 @contextmanager
 def recorded(address: str, models: tuple[str, ...], **more: Any) -> Iterator[None]:  # noqa: ANN401 - fields of the record
-    """Keep a record of this process as a server while the context lasts.
-
-    Raises:
-        OSError: it cannot be written.
-    """
+    """Keep a record of this process as a server while the context lasts; raise OSError if it cannot be written."""
     pid = os.getpid()
     server = RunningServer(pid, started_at(pid) or 0.0, time.time(), address, models, **more)
     path = _folder() / f"{pid}.json"

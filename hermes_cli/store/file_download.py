@@ -128,11 +128,7 @@ class DownloadTarget:
 
 
 def download_targets(files: Sequence[RemoteFile]) -> list[DownloadTarget]:
-    """Return the files that these become on this disk, in their order.
-
-    Raises:
-        NotFoundError: a raw part is missing.
-    """
+    """Return the files that these become on this disk, in their order; raise NotFoundError if a raw part is missing."""
     groups: dict[tuple[str, str, str], dict[str, RemoteFile]] = {}
     for file in files:
         groups.setdefault((file.repo, file.revision, joined_name(file.path)), {})[file.path] = file

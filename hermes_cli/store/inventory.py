@@ -169,11 +169,7 @@ def known_files(catalogue: Catalogue) -> Iterator[KnownFile]:
 
 
 def inventory(catalogue: Catalogue) -> list[InstalledModel]:
-    """Return every model on this disk, sorted by name.
-
-    Raises:
-        AccessError: the Hub's cache may not be read.
-    """
+    """Return every model on this disk, sorted by name; raise AccessError if the Hub's cache may not be read."""
     paths.readable(paths.models_dir())
     files = list(known_files(catalogue))
     by_path = {

@@ -165,11 +165,7 @@ def _in_ollama(tree: Path) -> Iterator[FoundModel | SkippedFile]:
 
 
 def _layers(manifest: Path) -> dict[str, list[str]]:
-    """Return the digests of a manifest's layers by their kind, `model` or `adapter` for instance.
-
-    Raises:
-        AccessError: it may not be read.
-    """
+    """Return the digests of a manifest's layers by their kind, `model` or `adapter` for instance."""
     layers, found = _read_json(paths.readable(manifest)).get("layers"), dict[str, list[str]]()
     for layer in layers if isinstance(layers, list) else ():
         if isinstance(layer, dict) and (match := _DIGEST.match(str(layer.get("digest")))):

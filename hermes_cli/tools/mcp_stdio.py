@@ -162,9 +162,6 @@ class McpProcess:
         """Return the message of a line; None if there is none, as in what a server prints.
 
         An answer that cannot be read is an error for the request whose id it has: nobody waits for another one.
-
-        Raises:
-            TooManyValuesError: it has more values than a list of tools or a result needs.
         """
         try:
             message = _parsed(line)
@@ -212,10 +209,6 @@ def _parsed(line: bytes) -> mcp_types.JSONRPCMessage:
 
     A long one is read in pieces: nothing else in this process waits for it, which may be a server with other clients.
     Of its error only what is shown is kept.
-
-    Raises:
-        TooManyValuesError: it has more values than a list of tools or a result needs.
-        ValueError, RecursionError: it is no message.
     """
     if len(line) < LARGE:
         return mcp_types.jsonrpc_message_adapter.validate_json(line, by_name=False)

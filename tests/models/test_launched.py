@@ -68,11 +68,21 @@ def test_a_folder_in_vllm(catalogue: Catalogue, tmp_path: Path) -> None:
     assert plan(catalogue, str(folder)).context == 1024  # as config.json says
 
 
-@pytest.mark.parametrize("more", [(), ("--nnodes", "2"), ("--nnodes=2",)])
+@pytest.mark.parametrize(
+    ("more", "meeting"),
+    [
+        ((), ""),
+        (("--nnodes", "1"), ""),
+        (("--nnodes", "2"), "127.0.0.1:29501"),
+        (("--nnodes=2", "--master-addr", "10.0.0.1", "--master-port=5000"), "10.0.0.1:5000"),
+    ],
+)
 def test_the_head_of_several_nodes_gets_a_heartbeat(
-    catalogue: Catalogue, tmp_path: Path, more: tuple[str, ...]
+    catalogue: Catalogue, tmp_path: Path, more: tuple[str, ...], meeting: str
 ) -> None:
-    assert plan(catalogue, str(weights(tmp_path / "demo-hf")), more=more).command.heartbeat == bool(more)
+    command = plan(catalogue, str(weights(tmp_path / "demo-hf")), more=more).command
+    assert (command.meeting, command.heartbeat) == (meeting, bool(meeting))
+    assert ("VLLM_HOST_IP" in command.environment) == (not meeting)  # the user's own counts: others must reach it
 
 
 def test_sglang_gets_a_free_port_of_loopback(catalogue: Catalogue, tmp_path: Path) -> None:

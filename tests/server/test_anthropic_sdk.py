@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import pytest
-from anthropic import Anthropic, APIStatusError, BadRequestError, NotFoundError, beta_tool
-from anthropic.types import Message
+from clients_page import run_program
 from conftest import HANG, eventually
 from openai_rig import house
-from server_rig import Process, hermes_serve
+from server_rig import Process, the_server  # noqa: F401 - a fixture
 
 from hermes_cli.errors import EngineDiedError
 from hermes_cli.paths import asset
 from hermes_cli.prompting.messages import ToolCall
+from hermes_cli.server.anthropic.messages import REFUSED
+from hermes_cli.server.anthropic.schemas import CountRequest, MessageRequest
 from hermes_cli.tools.functions import load_tools, run_tool
+
+if TYPE_CHECKING:
+    from anthropic import Anthropic
+    from anthropic.types import Message
 
 TOOLS = load_tools(asset("demo_tools.py"))
 OFFERED: Any = [
@@ -29,15 +34,16 @@ OFFERED: Any = [
 THINK: Any = {"type": "enabled", "budget_tokens": 1024}
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
-    with hermes_serve("demo", cwd=tmp_path_factory.mktemp("serve")) as process:
-        yield process
+def sdk() -> Any:  # noqa: ANN401 - a module
+    """Return the SDK, whose import takes more than a second: not of each process that collects tests."""
+    import anthropic  # noqa: PLC0415
+
+    return anthropic
 
 
 @pytest.fixture(scope="module")
 def client(server: Process) -> Iterator[Anthropic]:
-    with Anthropic(base_url=f"http://127.0.0.1:{server.port}", api_key="x", max_retries=0, timeout=HANG) as one:
+    with sdk().Anthropic(base_url=f"http://127.0.0.1:{server.port}", api_key="x", max_retries=0, timeout=HANG) as one:
         yield one
 
 
@@ -58,6 +64,33 @@ def read(message: Message) -> int:
     return message.usage.input_tokens + (message.usage.cache_read_input_tokens or 0)
 
 
+# What changes nothing in the answer: names for the bill, hints for caches, and where and how fast Anthropic works.
+IGNORED = {
+    "cache_control",
+    "diagnostics",
+    "inference_geo",
+    "metadata",
+    "service_tier",
+    "speed",
+    "user_profile_id",
+    "workspace_id",
+}
+
+
+def test_every_documented_field_is_known() -> None:
+    message = get_type_hints(sdk().types.message_create_params.MessageCreateParamsStreaming)
+    count = get_type_hints(sdk().types.message_count_tokens_params.MessageCountTokensParams)
+    assert set(message) - IGNORED - REFUSED.keys() <= MessageRequest.model_fields.keys()
+    assert set(count) - IGNORED - REFUSED.keys() <= CountRequest.model_fields.keys()
+
+
+def test_the_program_of_the_guide(
+    server: Process, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_program("Anthropic's SDKs, Claude Code", server, monkeypatch)
+    assert capsys.readouterr().out.strip()
+
+
 def test_text(client: Anthropic) -> None:
     message = client.messages.create(
         model="demo", max_tokens=500, messages=asked("Who are you?"), extra_body={"temperature": 0}
@@ -69,7 +102,7 @@ def test_text(client: Anthropic) -> None:
 
 @pytest.mark.parametrize("streamed", [False, True])
 def test_the_tool_runner_sends_everything_where_there_are_no_threads(client: Anthropic, *, streamed: bool) -> None:
-    @beta_tool
+    @sdk().beta_tool  # type: ignore[untyped-decorator]
     def get_weather(city: str) -> str:
         """Tell the weather in a city."""
         return run_tool(TOOLS, ToolCall("get_weather", {"city": city}))
@@ -178,21 +211,21 @@ def test_stop_sequences(client: Anthropic) -> None:
 
 
 def test_errors_have_their_classes(client: Anthropic) -> None:
-    with pytest.raises(NotFoundError) as missing:
+    with pytest.raises(sdk().NotFoundError) as missing:
         client.messages.create(model="claude-17", max_tokens=5, messages=asked("Hi"))
     assert missing.value.type == "not_found_error"
     image: Any = [{"type": "image", "source": {"type": "url", "url": "https://example.com/a.png"}}]
-    with pytest.raises(BadRequestError, match="does not support images"):
+    with pytest.raises(sdk().BadRequestError, match="does not support images"):
         client.messages.create(model="demo", max_tokens=5, messages=[{"role": "user", "content": image}])
-    with pytest.raises(BadRequestError, match=r"prompt is too long: \d+ tokens > \d+ maximum"):
+    with pytest.raises(sdk().BadRequestError, match=r"prompt is too long: \d+ tokens > \d+ maximum"):
         client.messages.create(model="demo", max_tokens=5, messages=asked("word " * 30_000), stream=True)
 
 
 def test_an_error_in_a_stream_is_raised_by_the_sdk() -> None:
-    with house() as rig, Anthropic(base_url=f"http://127.0.0.1:{rig.running.port}", api_key="x") as client:
+    with house() as rig, sdk().Anthropic(base_url=f"http://127.0.0.1:{rig.running.port}", api_key="x") as client:
         rig.says(["One", EngineDiedError("the engine was ended (Killed).", hint="ask again.")])
         stream = client.messages.create(model="hermes", max_tokens=9, messages=asked("Hi"), stream=True)
-        with pytest.raises(APIStatusError, match=r"the engine was ended \(Killed\)"):
+        with pytest.raises(sdk().APIStatusError, match=r"the engine was ended \(Killed\)"):
             list(stream)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any, get_type_hints
 
 import pytest
+from clients_page import run_program
 from conftest import HANG, eventually
 from openai import APIError, AsyncOpenAI, BadRequestError, NotFoundError, OpenAI
 from openai.types import completion_create_params as completion_params
@@ -15,7 +16,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk, ChatCompletio
 from openai.types.chat import completion_create_params as chat_params
 from openai_rig import house
 from pydantic import BaseModel
-from server_rig import Process, hermes_serve
+from server_rig import Process, the_server  # noqa: F401 - a fixture
 
 from hermes_cli.errors import EngineDiedError
 from hermes_cli.paths import asset
@@ -26,12 +27,6 @@ from hermes_cli.tools.functions import load_tools, run_tool
 TOOLS = load_tools(asset("demo_tools.py"))
 OFFERED: Any = [tool.schema for tool in TOOLS.values()]
 ANNA = "Anna is 34 years old."
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
-    with hermes_serve("demo", cwd=tmp_path_factory.mktemp("serve")) as process:
-        yield process
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +76,13 @@ def test_every_documented_field_is_known(documented: type, request_model: type[B
     fields = set(get_type_hints(documented))
     assert len(fields) > 15
     assert fields - IGNORED - REFUSED.keys() <= request_model.model_fields.keys()
+
+
+def test_the_program_of_the_guide(
+    server: Process, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_program("OpenAI's SDKs", server, monkeypatch)
+    assert capsys.readouterr().out.strip()
 
 
 def test_models(client: OpenAI) -> None:

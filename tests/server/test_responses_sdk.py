@@ -11,7 +11,7 @@ from conftest import HANG, eventually
 from openai import BadRequestError, NotFoundError, OpenAI
 from openai.types.responses import Response, ResponseFunctionToolCall
 from pydantic import BaseModel
-from server_rig import Process, hermes_serve
+from server_rig import Process, the_server  # noqa: F401 - a fixture
 
 from hermes_cli.paths import asset
 from hermes_cli.prompting.messages import ToolCall
@@ -20,12 +20,6 @@ from hermes_cli.tools.functions import load_tools, run_tool
 TOOLS = load_tools(asset("demo_tools.py"))
 OFFERED: Any = [{"type": "function", "strict": False, **tool.schema["function"]} for tool in TOOLS.values()]
 WEATHER = "What's the weather in Tokyo and in Oslo?"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
-    with hermes_serve("demo", cwd=tmp_path_factory.mktemp("serve")) as process:
-        yield process
 
 
 @pytest.fixture(scope="module")

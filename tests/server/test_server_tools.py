@@ -6,15 +6,12 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import openai_rig
 import pytest
-from fake_engine import LOADED, FakeEngine
 from openai_rig import CALL, HERMES_4, TOOL, House, chunks
 from server_rig import offer, served
-from starlette.applications import Starlette
 
 from hermes_cli.generation import MAX_ROUNDS
-from hermes_cli.server.server_tools import ServerTools
-from hermes_cli.tools.toolbox import Consent, Toolbox
 
 WEATHER = [{"role": "user", "content": "How is the weather in Oslo?"}]
 TIME = '<tool_call>\n{"name": "get_time", "arguments": {"city": "Oslo"}}\n</tool_call>'
@@ -22,16 +19,8 @@ TIME = '<tool_call>\n{"name": "get_time", "arguments": {"city": "Oslo"}}\n</tool
 
 @pytest.fixture(scope="module")
 def house() -> Iterator[House]:
-    """A server with a scripted engine, that may run get_weather and not get_time."""
-    engine = FakeEngine([["Hello"]], LOADED)
-    toolbox = Toolbox(Consent(None, allow=["get_weather"]), pytest.fail)
-    toolbox.add_file("demo")
-
-    def prepare(app: Starlette) -> None:
-        app.state.server_tools = ServerTools(toolbox)
-
-    with served(offers=[offer("hermes", known=HERMES_4)], engine=lambda _: engine, prepare=prepare) as running:
-        yield House(running, engine)
+    with openai_rig.house(offer("hermes", known=HERMES_4), tools=True) as made:
+        yield made
 
 
 def ask(house: House, *scripts: list[str], **fields: Any) -> Any:  # noqa: ANN401 - a reply, or a stream

@@ -59,11 +59,7 @@ def _preset(context: ReplContext, argument: str) -> None:
 
 
 def apply_preset(context: ReplContext, name: str, preset: Mapping[str, Any]) -> None:
-    """Go on with the options of a preset, and its model.
-
-    Raises:
-        UsageError: a value is out of range.
-    """
+    """Go on with the options of a preset, and its model; raise UsageError if a value is out of range."""
     values = {key.replace("-", "_"): value for key, value in preset.items()}
     model = values.pop("model", None)
     options = context.conversation.options

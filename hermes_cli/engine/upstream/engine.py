@@ -96,25 +96,20 @@ class UpstreamEngine:
 
     def __init__(
         self,
-        address: EngineAddress,
+        address: EngineAddress,  # where the engine listens
         *,
-        tags: Sequence[str] = (),
-        texts: Sequence[str] = (),
+        tags: Sequence[str] = (),  # texts whose tokens are wanted in `ModelInfo.tags`
+        texts: Sequence[str] = (),  # others that are told in `control` or `added` if they are one token
+        # files of its model's tokenizer (tokenizer_files.py), for engines that do not tell it
         tokenizer: Path | None = None,
+        # ask for one token after each `HEARTBEAT` without a request: an engine on several nodes notices only at work
+        # that one of them is gone
         heartbeat: bool = False,
+        watched: bool = False,  # somebody else looks whether it hangs
     ) -> None:
-        """Connect to nothing yet.
-
-        Args:
-            address: where the engine listens.
-            tokenizer: files of its model's tokenizer (tokenizer_files.py), for engines that do not tell it.
-            tags: texts whose tokens are wanted in `ModelInfo.tags`.
-            texts: others that are told in `control` or `added` if they are one token.
-            heartbeat: ask for one token after each `HEARTBEAT` without a request: an engine on several nodes notices
-                only at work that one of them is gone.
-        """
+        """Connect to nothing yet."""
         self.address, self._tags, self._texts = address, tuple(tags), (*texts, *SPECIAL_TEXTS)
-        self._tokenizer, self._heartbeat = tokenizer, heartbeat
+        self._tokenizer, self._heartbeat, self._watched = tokenizer, heartbeat, watched
         self._client: UpstreamClient | None = None
         self._loading: asyncio.Task[tuple[Dialect, ModelInfo]] | None = None
         self._beating: asyncio.Task[None] | None = None
@@ -133,7 +128,7 @@ class UpstreamEngine:
         sequence = _Sequence(next(self._numbers))
         self._counts["requests"] += 1
         self._running[sequence.number] = sequence
-        if self._looking is None:
+        if self._looking is None and not self._watched:
             self._looking = asyncio.ensure_future(self._look())
         outcome = "cancelled"
         try:
@@ -160,7 +155,7 @@ class UpstreamEngine:
             self._counts[outcome] += 1
             self._counts["prompt_tokens"] += sequence.prompt_tokens
             self._counts["completion_tokens"] += sequence.completion_tokens
-            if not self._running:
+            if self._looking and not self._running:
                 self._looking.cancel()
                 self._looking = None
 

@@ -38,6 +38,8 @@ class Limits:
     # of a start that computes and logs nothing: processes that wait for each other use a core, too
     silent_start: float = 900.0
     stalled: float = 45.0  # of requests at work without a token, or of no answer at all
+    # of a start that neither logs nor computes, after which the other nodes are said to be waited for, without a limit
+    waiting_start: float = 10.0
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,13 @@ class EngineCommand:
     activity: tuple[str, str] = ("", "")
     computes_here: bool = False  # the engine computes in its own processes and sleeps when it has nothing to do
     grace: float = GRACE  # seconds that it gets to end by itself
-    heartbeat: bool = False  # it works with other machines, and notices only at work that one is gone
+    # the address at which the other nodes of the engine join it; empty for an engine on one node
+    meeting: str = ""
+
+    @property
+    def heartbeat(self) -> bool:
+        """Return whether it needs requests to notice that another node is gone."""
+        return bool(self.meeting)
 
 
 class EngineProcess:
@@ -109,13 +117,16 @@ class EngineProcess:
             self.fault = self.fault or ExitReport(code, "").how
         return code is not None
 
-    async def wait_until_ready(self, report: Callable[[str], None], limits: Limits) -> None:
+    async def wait_until_ready(
+        self, report: Callable[[str], None], limits: Limits, note: Callable[[str], None] = lambda _: None
+    ) -> None:
         """Wait as long as the start advances, until the engine says that it takes requests.
 
-        Raises:
-            EngineError: it ended, or does nothing any more; the message has the first cause.
+        One whose other nodes are still to come is waited for without a limit; `note` is told so once.
+
+        Raise EngineError if it ended, or does nothing any more; the message has the first cause.
         """
-        size, cpu = -1, 0.0
+        size, cpu, noted = -1, 0.0, False
         logged = worked = looked = time.monotonic()
         while not self.has_ended():
             status, _ = await self._client.look("/health", ANSWER)
@@ -131,8 +142,16 @@ class EngineProcess:
                     worked = now
                 looked, cpu = now, seconds
                 self.folder.trim_log()
-            if now - max(logged, worked) > limits.idle_start or now - logged > limits.silent_start:
-                self.fault = f"does nothing any more since {now - max(logged, worked):.0f} seconds"
+            idle = now - max(logged, worked)
+            if self.command.meeting:
+                if idle > limits.waiting_start and not noted:
+                    noted = True
+                    note(
+                        f"{self.command.engine} waits for its other nodes to join at {self.command.meeting}: "
+                        "start them, or end this with Ctrl-C"
+                    )
+            elif idle > limits.idle_start or now - logged > limits.silent_start:
+                self.fault = f"does nothing any more since {idle:.0f} seconds"
                 break
             await asyncio.sleep(POLL)
         raise self.start_error()

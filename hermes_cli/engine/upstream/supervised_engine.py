@@ -53,25 +53,20 @@ class SupervisedEngine:
 
     def __init__(
         self,
-        command: EngineCommand,
+        command: EngineCommand,  # the program to start
         *,
-        tags: Sequence[str] = (),
-        texts: Sequence[str] = (),
-        report: Callable[[str], None] = lambda _: None,
+        tags: Sequence[str] = (),  # as `UpstreamEngine` takes them
+        texts: Sequence[str] = (),  # likewise
+        report: Callable[[str], None] = lambda _: None,  # is called with lines of the engine's log while it starts
+        # is told what a start waits for that only a person can bring about
+        note: Callable[[str], None] = lambda _: None,
+        # seconds before it is started again, by how many starts or engines have failed in a row
         delays: Sequence[float] = RESTART_DELAYS,
-        limits: Limits | None = None,
+        limits: Limits | None = None,  # when it counts as hung
     ) -> None:
-        """Start nothing yet.
-
-        Args:
-            command: the program to start.
-            tags: as `UpstreamEngine` takes them.
-            texts: likewise.
-            report: is called with lines of the engine's log while it starts.
-            delays: seconds before it is started again, by how many starts or engines have failed in a row.
-            limits: when it counts as hung.
-        """
-        self.command, self._tags, self._texts, self._report = command, tuple(tags), tuple(texts), report
+        """Start nothing yet."""
+        self.command, self._tags, self._texts = command, tuple(tags), tuple(texts)
+        self._report, self._note = report, note
         self._backoff, self.limits = RestartBackoff(delays), limits or Limits()
         self._guard: ProcessGuard | None = None
         self._folder: RunFolder | None = None
@@ -178,9 +173,13 @@ class SupervisedEngine:
             self._folder = await asyncio.to_thread(RunFolder, self.command.engine)
         self._guard = self._guard or ProcessGuard()
         process = EngineProcess(self.command, self._folder, self._guard)
-        upstream = UpstreamEngine(process.address, tags=self._tags, texts=self._texts, heartbeat=self.command.heartbeat)
+        heartbeat = self.command.heartbeat
+        # EngineProcess.watch is what notices a hang: it sees the processes, too.
+        upstream = UpstreamEngine(
+            process.address, tags=self._tags, texts=self._texts, heartbeat=heartbeat, watched=True
+        )
         try:
-            await process.wait_until_ready(self._report, self.limits)
+            await process.wait_until_ready(self._report, self.limits, self._note)
             info = await upstream.load()
         except BaseException as error:
             await asyncio.shield(_end(process, upstream, 0))
