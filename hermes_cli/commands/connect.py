@@ -100,6 +100,11 @@ def _client_named(name: str) -> Client:
             f"hermes does not know {name} itself.",
             hint="if you use Continue there: hermes connect continue; for any other extension: hermes connect env",
         )
+    if normal == "ollama":
+        raise NotFoundError(
+            "hermes needs no Ollama: it answers Ollama's clients itself.",
+            hint="serve like Ollama: hermes serve NAME --ollama",
+        )
     near = difflib.get_close_matches(normal, CLIENTS, 1) or [known for known in CLIENTS if known.startswith(normal)]
     hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(CLIENTS)}; for any other: hermes connect env"
     raise NotFoundError(f"hermes does not know the client {name}.", hint=hint)
