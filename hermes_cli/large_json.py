@@ -26,7 +26,7 @@ DEEPEST = 500  # levels of brackets, about as Python's reader has it
 _ENDS = ("},", "],", '",', ",")  # where a value in a container may end, the surest first
 _SPACE = re.compile(r"[ \t\n\r]{0,4096}")
 _WORD = re.compile(r"[-+.0-9A-Za-z]{1,5000}")  # Python makes no number of more than 4,300 digits
-_TEXT = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+_TEXT = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)  # one without end, too: the time is linear for any input
 _NUMBER = re.compile(r"(-?(?:0|[1-9][0-9]*))(\.[0-9]+)?([eE][-+]?[0-9]+)?")
 # A part of a text that ends neither in the middle of an escape nor between two that are one character; by whether
 # control characters are mistakes in it.

@@ -34,6 +34,9 @@ UNTIL = """new Promise((resolve) => {
   look();
 })"""
 
+# Before the page opens its database, since requests for one are served in order.
+FORGET = "localStorage.clear(); sessionStorage.clear(); indexedDB.deleteDatabase('hermes')"
+
 
 class Chromium:
     """The browser's process."""
@@ -58,6 +61,7 @@ class Chromium:
         os.close(write)
         self._in, self._out = from_browser, to_browser
         self._number, self._buffer = 0, b""
+        self._tab: Tab | None = None
         self.events: deque[dict[str, Any]] = deque(maxlen=10_000)
 
     def close(self) -> None:
@@ -96,27 +100,36 @@ class Chromium:
 
     @contextlib.contextmanager
     def tab(self, address: str, width: int = 1100, height: int = 800, *, phone: bool = False) -> Iterator[Tab]:
-        """A tab in a profile of its own, with nothing stored."""
-        context = self.call("Target.createBrowserContext")["browserContextId"]
-        target = self.call("Target.createTarget", url="about:blank", browserContextId=context)["targetId"]
-        session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        tab = Tab(self, session)
+        """The one tab, with nothing stored; it is reused, since a new one costs a second of a processor."""
+        tab, self._tab = self._tab or self._new_tab(), None
+        try:
+            tab.call(
+                "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=phone
+            )
+            tab.call("Emulation.setTouchEmulationEnabled", enabled=phone)
+            forget = tab.call("Page.addScriptToEvaluateOnNewDocument", source=FORGET)["identifier"]
+            self.events.clear()
+            tab.open(f"{address}?{self._number}")  # another address than before, or the page of before would do
+            tab.call("Page.removeScriptToEvaluateOnNewDocument", identifier=forget)
+            yield tab
+            self._tab = tab
+        finally:
+            if self._tab is not tab:
+                self.call("Target.closeTarget", targetId=tab.target)
+
+    def _new_tab(self) -> Tab:
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        tab = Tab(self, target, self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"])
         for domain in ("Page", "Runtime", "Log", "Network"):
             tab.call(f"{domain}.enable")
-        tab.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=phone)
-        if phone:
-            tab.call("Emulation.setTouchEmulationEnabled", enabled=True)
-        try:
-            tab.open(address)
-            yield tab
-        finally:
-            self.call("Target.disposeBrowserContext", browserContextId=context)
+        return tab
 
 
 class Tab:
     """A page in the browser."""
 
-    def __init__(self, browser: Chromium, session: str) -> None:
+    def __init__(self, browser: Chromium, target: str, session: str) -> None:
+        self.target = target
         self._browser, self._session = browser, session
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON

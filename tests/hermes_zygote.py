@@ -188,6 +188,7 @@ def _number(file: int) -> int:
 
 def serve() -> NoReturn:
     """Fork for each order, until the other side is closed."""
+    gc.disable()  # all that is imported stays
     line = socket.socket(fileno=int(sys.argv[1]))
     modules, sys.path[:] = json.loads(sys.argv[2])
     for module in modules:
@@ -197,6 +198,7 @@ def serve() -> NoReturn:
         vars(bandwidth).update(TRIES=1, WINDOWS=1, SECONDS=0.001, SMALLEST=1 << 24, LARGEST=1 << 24)
     reread = _prepare_hermes() if modules == [*PRELOADED] else lambda: None
     gc.collect()
+    gc.enable()
     gc.freeze()  # forks share these objects
     ended, tell = os.pipe()
     os.set_blocking(tell, False)
@@ -257,6 +259,7 @@ def _prepare_hermes() -> Callable[[], None]:
     for package in ("hermes_cli.commands", "hermes_cli.store", "hermes_cli.chat.sessions"):
         for found in iter_modules(import_module(package).__path__, f"{package}."):
             import_module(found.name)
+    _compute_what_all_share()
     import forked_children  # noqa: PLC0415 - it needs what was imported
 
     forked_children.preload()
@@ -276,6 +279,13 @@ def _prepare_hermes() -> Callable[[], None]:
             setattr(module, name, getattr(constants, name))
 
     return read
+
+
+def _compute_what_all_share() -> None:
+    """Compile the demo's template, and how the catalogue is read, as the first command of a process does."""
+    template = Path(__file__).parent.parent / "demo" / "template.jinja"
+    sys.modules["hermes_cli.prompting.template"].compile_fault(template.read_text("utf-8"))
+    sys.modules["msgspec"].json.Decoder(sys.modules["hermes_cli.catalog.models"].Catalogue)
 
 
 def _become(

@@ -54,17 +54,9 @@ async def hang(file: str) -> str:
 
 
 @server.tool(structured_output=False)
-def huge() -> str:
-    """Say 50 MB."""
-    return "start" + "0123456789" * 5_000_000 + "end"
-
-
-@server.tool()
-def crash() -> str:
-    """End."""
-    sys.stderr.write("\x1b[31mout of cheese\n")
-    sys.stderr.flush()
-    os._exit(3)
+def huge(megabytes: int) -> str:
+    """Say much."""
+    return "start" + "0123456789" * 100_000 * megabytes + "end"
 
 
 @server.tool(structured_output=False)
@@ -116,9 +108,14 @@ def with_key(app: ASGIApp, key: str) -> ASGIApp:
     return checked
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Serve until it is ended."""
     if len(sys.argv) > 1:
         port, key = sys.argv[1:]
         uvicorn.run(with_key(server.streamable_http_app(), key), port=int(port), log_level="error")
     else:
         anyio.run(server.run_stdio_async)
+
+
+if __name__ == "__main__":
+    main()

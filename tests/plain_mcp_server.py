@@ -1,7 +1,8 @@
 """An MCP server without the SDK, as there were before the protocol of 2026. `plain_mcp_server.py LISTED [FLAW]`.
 
 LISTED is a JSON list of pages, each a list of tools. A call of any tool returns the content that stands in its
-argument `content`. `ask` asks the user what its argument `request` says, and returns the reply; `grow` adds a tool and says so; `spawn` starts a process that does not end with this one, and writes
+argument `content`. `ask` asks the user what its argument `request` says, and returns the reply; `grow` adds a tool and
+says so; `crash` complains and ends this program; `spawn` starts a process that does not end with this one, and writes
 its number to `file`; `hang` writes its own there and does not answer, and "stopped" when it is told to stop or its input
 ends; `block` writes it, too, and then attends to nothing; `write` answers with the line `line`, in which ID stands for
 that of the call. FLAW: `mute` never answers, `stubborn` ignores the end of its
@@ -44,6 +45,9 @@ def answer(method: str, params: dict[str, Any]) -> dict[str, Any] | None:
         if params["name"] == "grow":
             PAGES[-1].append({"name": "grown", "inputSchema": {"type": "object"}})
             say({"method": "notifications/tools/list_changed"})
+        if params["name"] == "crash":
+            sys.stderr.write("\x1b[31mout of cheese\n")
+            sys.exit(3)
         if params["name"] == "spawn":
             child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
             Path(params["arguments"]["file"]).write_text(str(child.pid))

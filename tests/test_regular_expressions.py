@@ -17,7 +17,6 @@ TRUSTED = {  # and why they may be quadratic
     "hermes_cli.hardware": "names of devices, of drivers and of the command line",
     "hermes_cli.chat.endpoint.address": "the command line",
     "hermes_cli.server.settings": "whole texts are matched, never searched",
-    "hermes_cli.large_json._TEXT": "JSON that was read just before, whose texts all end",
     "hermes_cli.store.xet": "errors of hf_xet",
 }
 PARTS = [

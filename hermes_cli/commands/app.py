@@ -122,8 +122,7 @@ def build_app(wanted: str | None) -> typer.Typer:
 def run(arguments: Sequence[str], started: Prewarm | None = None) -> int:
     """Run what was typed; return the exit code. `started` is what takes long and was begun before.
 
-    Raises:
-        HermesError: it failed, or cannot be understood.
+    Raise HermesError if it failed, or cannot be understood.
     """
     words = list(arguments) if _completing() else mistyped.understood(arguments)
     use_help_pages(words)

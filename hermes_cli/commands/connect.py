@@ -14,7 +14,7 @@ import typer
 from hermes_cli import paths
 from hermes_cli.chat.endpoint.address import OWN_KEY
 from hermes_cli.commands.clients import CLIENTS, NO_KEY, Client, Connection
-from hermes_cli.commands.options import YesOption, confirm_or_exit, with_console
+from hermes_cli.commands.options import YesOption, argument, confirm_or_exit, with_console
 from hermes_cli.console import Console
 from hermes_cli.errors import HermesError, NetworkError, NotFoundError, UsageError
 
@@ -31,10 +31,7 @@ def _client_names(incomplete: str) -> list[tuple[str, str]]:  # noqa: ARG001 - T
 @with_console
 def command(
     console: Console,
-    name: Annotated[
-        str | None,
-        typer.Argument(metavar="[CLIENT]", help="None lists them.", autocompletion=_client_names, show_default=False),
-    ] = None,
+    name: Annotated[str | None, argument("[CLIENT]", "None lists them.", _client_names)] = None,
     url: Annotated[
         str | None, typer.Option(metavar="URL", help="Address of the server. Default: the one that runs here.")
     ] = None,

@@ -191,8 +191,7 @@ _SIZES = ("--vram", "--ram", "--apple", "--reserve")
 def understood(arguments: Sequence[str]) -> list[str]:
     """Return the command line in our words.
 
-    Raises:
-        UsageError: the context length was given to `-c`, which goes on with a conversation.
+    Raise UsageError if the context length was given to `-c`, which goes on with a conversation.
     """
     words = list(arguments)
     if words and words[0] in {"help", "--help", "-h"}:

@@ -59,19 +59,15 @@ class ChatArguments:
 
 
 def run_oneshot(
-    text: str, arguments: ChatArguments, settings: ModelRequest, console: Console, prewarm: Prewarm
+    text: str,  # the question
+    arguments: ChatArguments,  # of the command line
+    settings: ModelRequest,  # of loading the model
+    console: Console,  # shows the answer
+    prewarm: Prewarm,  # the event loop, and the engine's child
 ) -> None:
     """Answer one question; with `--json` the turns that it led to are one document.
 
-    Args:
-        text: the question.
-        arguments: of the command line.
-        settings: of loading the model.
-        console: shows the answer.
-        prewarm: the event loop, and the engine's child.
-
-    Raises:
-        HermesError: a session, a model or an endpoint, a tool or a server is not there, or not as it should be.
+    Raise HermesError if a session, a model or an endpoint, a tool or a server is not there, or not as it should be.
     """
     from hermes_cli.chat.slash.files import with_attachments
 
@@ -99,7 +95,7 @@ def run_interactive(arguments: ChatArguments, settings: ModelRequest, console: C
             prewarm.event_loop,
             chat.toolbox,
             chat.session,
-            open_backend=source.open,
+            open_backend=lambda name: open_other(name, source, settings, console, prewarm),
             model_names=source.names,
             attachments=list(arguments.files),
         )
@@ -229,6 +225,22 @@ def _source(endpoint: str | None, settings: ModelRequest, console: Console, prew
     if key := key_of(endpoint):  # of a server of this user, who need not copy it
         os.environ.setdefault(OWN_KEY, key)
     return Endpoint(endpoint, prewarm.event_loop, console.note, console.warn)
+
+
+def open_other(
+    name: str, source: BackendSource, settings: ModelRequest, console: Console, prewarm: Prewarm
+) -> ChatBackend:
+    """Open another model: at a service, as `openrouter:NAME`, else where the one before was."""
+    from hermes_cli.chat.endpoint.providers import hosted, hosted_id
+
+    if (service := hosted(name)) is None:
+        return source.open(name)
+    from hermes_cli.catalog.load import load_catalogue
+
+    provider, model = service
+    backend = _source(provider.host, settings, console, prewarm).open(hosted_id(provider, model, load_catalogue()))
+    console.note(f"all of this conversation goes to {provider.host} from now on")
+    return backend
 
 
 def _toolbox(arguments: ChatArguments, asker: Asker, console: Console, stack: ExitStack) -> Toolbox:

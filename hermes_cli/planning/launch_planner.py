@@ -183,6 +183,7 @@ def _launch(
         tokens = max(memory.kv_cache, 0) // per_token
         if tokens < min(SHORTEST_CONTEXT, model.context.trained):
             continue
+        static_share = int((memory.weights + memory.kv_cache) / total * 100) / 100  # of SGLang
         plan = LaunchPlan(
             engine=options.engine,
             repo=weights.repo,
@@ -195,7 +196,7 @@ def _launch(
             sequences=sequences,
             kv_type=kv_type,
             weights=weights.format,
-            utilization=share if options.engine == "vllm" else _static_share(memory.weights + memory.kv_cache, total),
+            utilization=share if options.engine == "vllm" else static_share,
             memory=memory,
             kv_tokens=tokens,
             more=() if all(capability(gpu) >= BF16_CAPABILITY for gpu in gpus) else ("--dtype", "half"),
@@ -221,11 +222,6 @@ def _sequences(
         if memory(sequences).kv_cache >= sequences * TOKENS_PER_SEQUENCE * per_token:
             break
     return sequences, memory(sequences)
-
-
-def _static_share(size: int, total: int) -> float:
-    """Return SGLang's share of the memory for weights and KV cache."""
-    return int(size / total * 100) / 100
 
 
 def _round_context(tokens: int) -> int:

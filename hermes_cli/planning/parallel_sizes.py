@@ -60,11 +60,12 @@ def check_sizes(architecture: Architecture, name: str, gpus: int, options: Launc
     if not 1 <= nodes <= MOST_NODES:
         raise UsageError(f"--nodes {nodes} cannot be planned.", hint=f"1 to {MOST_NODES}.")
     if tensor and not splits(architecture, tensor):
-        possible = [str(size) for size in range(1, gpus * nodes + 1) if splits(architecture, size)]
+        *others, largest = [str(size) for size in range(1, gpus * nodes + 1) if splits(architecture, size)]
+        either = f"{', '.join(others)} or {largest}" if others else largest
         raise UsageError(
             f"--tensor-parallel {tensor}: {name} has {architecture.heads} attention heads and {architecture.kv_heads} "
             f"KV heads, which cannot be split evenly over {counted(tensor, 'GPU')}.",
-            hint=f"use --tensor-parallel {_enumerated(possible)}.",
+            hint=f"use --tensor-parallel {either}.",
         )
     if options.pipeline and options.pipeline > architecture.layers:
         raise UsageError(
@@ -87,7 +88,3 @@ def check_sizes(architecture: Architecture, name: str, gpus: int, options: Launc
             f"{wanted} GPUs are needed for these sizes, and there are {gpus * nodes}.",
             hint="tensor x pipeline x data parallel is the number of GPUs.",
         )
-
-
-def _enumerated(words: list[str]) -> str:
-    return " or ".join(filter(None, (", ".join(words[:-1]), words[-1])))

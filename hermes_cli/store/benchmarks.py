@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -12,8 +11,7 @@ import msgspec
 
 from hermes_cli import paths
 from hermes_cli.errors import HermesError
-from hermes_cli.planning.measured import SpeedRatio
-from hermes_cli.planning.speed import Speed
+from hermes_cli.planning.speed import Speed, SpeedRatio
 
 if TYPE_CHECKING:
     from hermes_cli.hardware.machine import Machine
@@ -69,11 +67,8 @@ def benchmarks(machine: Machine) -> list[Benchmark]:
 def keep(result: Benchmark) -> None:
     """Add a result, in one step; raise HermesError if the file cannot be written."""
     path = file()
-    part = path.with_name(f"{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps([asdict(kept) for kept in [*_all(), result][-MOST_KEPT:]], indent=1), "utf-8")
-        part.replace(path)
+        paths.write_data(path, json.dumps([asdict(kept) for kept in [*_all(), result][-MOST_KEPT:]], indent=1).encode())
     except OSError as error:
         raise HermesError(
             f"the result cannot be kept in {path}: {error.strerror or error}.",

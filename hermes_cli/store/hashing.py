@@ -151,13 +151,10 @@ def known_sha256(path: Path) -> str | None:
 def remember_sha256(path: Path, sha256: str) -> None:
     """Record the SHA-256 of a file, if the record can be written."""
     with suppress(OSError):
-        stat, file = path.stat(), paths.cache_dir() / RECORD
+        stat = path.stat()
         record = {key: entry for key, entry in _read_record().items() if os.path.exists(key)}  # noqa: PTH110 - keys are text
         record[str(path.resolve())] = (stat.st_size, stat.st_mtime_ns, sha256)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_name(f"{file.name}.{os.getpid()}")
-        temporary.write_text(json.dumps(record, indent=1), encoding="utf-8")
-        temporary.replace(file)
+        paths.write_data(paths.cache_dir() / RECORD, json.dumps(record, indent=1).encode())
 
 
 def _read_record() -> dict[str, tuple[int, int, str]]:

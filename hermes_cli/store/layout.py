@@ -165,11 +165,7 @@ def link_blob(blob: Path, name: Path) -> None:
 
 def write_ref(repo: str, ref: str, revision: str) -> None:
     """Let a branch or tag point to a commit."""
-    path = (repo_folder(repo) / "refs").joinpath(*ref.split("/"))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(revision, encoding="utf-8")
-    temporary.replace(path)
+    paths.write_data((repo_folder(repo) / "refs").joinpath(*ref.split("/")), revision.encode())
 
 
 def write_cachedir_tag() -> None:

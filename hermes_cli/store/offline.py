@@ -50,7 +50,9 @@ def find_complete(
         case _:
             return None
     models = [model for model in inventory(catalogue) if model.present == model.count]
-    found = [model for model in named_by(reference, models) if revision is None or _is_of(model, revision)]
+    found = named_by(reference, models)
+    if revision is not None:
+        found = [model for model in found if model.repo and layout.commit_of(model.repo, revision) in model.revisions]
     if isinstance(reference, HubReference) and len({model.file for model in found}) > 1:
         sizes = {file.repo_path: file.bytes or 0 for model in found for file in model.files}
         [first, *_] = choose_files(reference.repo, sizes, reference.quantization, room).files
@@ -62,10 +64,6 @@ def find_complete(
         return math.inf if loss is None else loss, model.bytes, newest not in model.revisions
 
     return min(found, key=rank, default=None)
-
-
-def _is_of(model: InstalledModel, revision: str) -> bool:
-    return model.repo is not None and layout.commit_of(model.repo, revision) in model.revisions
 
 
 def check_hashes(model: InstalledModel, on_progress: Callable[[DownloadProgress], None]) -> None:

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import RunHermes
@@ -23,7 +24,11 @@ from hermes_cli.chat.endpoint.providers import (
     store_key,
     stored_key,
 )
-from hermes_cli.errors import AccessError, ExitCode, UsageError
+from hermes_cli.commands.run_chat import open_other
+from hermes_cli.console import Console
+from hermes_cli.errors import AccessError, ExitCode, HermesError, UsageError
+from hermes_cli.models.loader import Prewarm
+from hermes_cli.models.resolve import ModelRequest
 
 OPENROUTER, NOUS = PROVIDERS["openrouter"], PROVIDERS["nous"]
 
@@ -145,6 +150,31 @@ def test_a_service_goes_before_the_model_of_the_settings(hermes: RunHermes, prox
     assert hermes("config", "set", "model", "demo").returncode == 0
     assert hermes("chat", "openrouter:hermes-4-405b", "hi", env=env).returncode == ExitCode.NETWORK
     assert asked
+
+
+def test_a_chat_with_a_model_here_goes_on_at_a_service(
+    proxy: tuple[int, list[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `/model openrouter:NAME` has it; other names are the source's."""
+    for name, value in {
+        "HTTPS_PROXY": f"http://127.0.0.1:{proxy[0]}",
+        "OPENROUTER_API_KEY": "sk",
+        "NO_PROXY": "",
+    }.items():
+        monkeypatch.setenv(name, value)
+
+    class Here:
+        def open(self, name: str | None) -> Any:  # noqa: ANN401 - stands for a backend
+            return name
+
+    with Prewarm(engine=False) as prewarm:
+        rest: tuple[Any, ...] = (Here(), ModelRequest("demo"), Console(), prewarm)
+        opened: Any = open_other("hermes-3:8b", *rest)
+        assert opened == "hermes-3:8b"
+        with pytest.raises(HermesError, match=r"openrouter\.ai"):
+            open_other("openrouter:hermes-4-405b", *rest)
+    assert all(request.startswith(b"CONNECT openrouter.ai:443") for request in proxy[1])
+    assert proxy[1]
 
 
 def test_a_service_excludes_other_places(hermes: RunHermes) -> None:

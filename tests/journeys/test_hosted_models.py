@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import RunHermes
+from conftest import HANG, RunHermes, eventually
 from endpoint_rig import STOP, TOOL, Endpoint, Reply, delta, endpoint, event, stream
-from openai import APIStatusError, OpenAI
+from openai import APIStatusError, OpenAI, RateLimitError
 from server_rig import hermes_serve
 
 from hermes_cli.errors import ExitCode
@@ -103,6 +103,31 @@ def test_the_limit_ends_it(client: OpenAI, service: Endpoint) -> None:
     with pytest.raises(APIStatusError, match=r"far has used up its limit of \$0.01"):
         ask(client)
     assert ask(client, "demo")
+
+
+def test_requests_in_flight_cannot_overrun_the_limit(client: OpenAI, service: Endpoint) -> None:
+    """Each keeps the most that it may cost, is cut there, and gives back what it did not cost."""
+    service.answers(stream(delta(content="slow"), end="open"))
+    first = completions(client)(model="far", messages=[{"role": "user", "content": "Go on."}], stream=True)
+    assert next(chunk for chunk in first if chunk.choices[0].delta.content)
+    assert 3000 < service.last["max_tokens"] < 3334  # 0.01 USD at 3 USD for a million
+    with pytest.raises(APIStatusError, match=r"is kept for requests that run") as caught:
+        ask(client)
+    assert caught.value.status_code == 429
+    first.close()
+    assert service.left.wait(HANG)
+    service.answers(answer("dear", 4000, 1900))
+    eventually(lambda: _is_answered(client))
+    service.answers(answer("less", 10, 10))
+    ask(client, max_tokens=1000)
+    assert 0 < service.last["max_tokens"] < 100  # 0.0003 USD were left
+
+
+def _is_answered(client: OpenAI) -> bool:
+    try:
+        return ask(client) == "dear"
+    except RateLimitError:  # the server has not noticed yet
+        return False
 
 
 @pytest.mark.parametrize(

@@ -653,6 +653,23 @@ def without_ids(item: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in item.items() if name not in {"id", "call_id"}}
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"tools": ["x" * 2000] * 1000},
+        {"tools": [{"role": "system", "content": "x" * 200}] * 9_000},
+        {"tools": [{"type": "web_search", "filters": "x" * 2_000_000}]},
+        {"tool_choice": {"type": "auto", "x": "x" * 2_000_000}},
+        {"tool_choice": {"type": "auto", "x" * 2_000_000: 1}},
+        {"text": {"format": {"type": "text", "x": "x" * 2_000_000}}},
+    ],
+)
+def test_long_tools_and_formats_that_nobody_reads_are_not_repeated(rig: House, body: dict[str, Any]) -> None:
+    response = respond(rig, **body)
+    said = {"tools": [], "tool_choice": "auto", "text": {"format": {"type": "text"}}}
+    assert {name: response[name] for name in said} == said
+
+
 def test_long_names_that_nobody_reads_are_not_repeated(rig: House) -> None:
     long = "k" * 100_000
     response = respond(rig, prompt_cache_key=long, safety_identifier=[long], text={"verbosity": "low", "x": long})

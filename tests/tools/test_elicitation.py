@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import webbrowser
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -52,19 +53,21 @@ class Typist:
         return answer
 
 
-def run(server: McpCommand, call: ToolCall, ask: Callable[[str], str] | None, told: list[str] | None = None) -> str:
+@contextmanager
+def connected(server: McpCommand, ask: Callable[[str], str] | None, told: list[str] | None = None) -> Iterator[Toolbox]:
     toolbox = Toolbox(Consent(ask, everything=True), ([] if told is None else told).append, timeout=HANG)
     try:
         toolbox.begin([server])
         toolbox.ready()
-        return toolbox.run(call).text
+        yield toolbox
     finally:
         toolbox.close()
 
 
 def asked(request: object, ask: Callable[[str], str] | None, told: list[str] | None = None) -> object:
     """What a server is answered that asks in the middle of a call."""
-    return json.loads(run(OLD, ToolCall("ask", {"request": request}), ask, told))
+    with connected(OLD, ask, told) as toolbox:
+        return json.loads(toolbox.run(ToolCall("ask", {"request": request})).text)
 
 
 def test_a_form_is_filled_in_field_by_field() -> None:
@@ -86,8 +89,9 @@ def test_a_form_is_filled_in_field_by_field() -> None:
 
 
 def test_a_server_of_the_newest_protocol_asks_between_two_calls() -> None:
-    assert run(NEW, ToolCall("order", {}), Typist("y", "Ann", "2")) == '{"name":"Ann","count":2}'
-    assert "decline" in run(NEW, ToolCall("order", {}), Typist("n"))
+    with connected(NEW, Typist("y", "Ann", "2", "n")) as toolbox:
+        assert toolbox.run(ToolCall("order", {})).text == '{"name":"Ann","count":2}'
+        assert "decline" in toolbox.run(ToolCall("order", {})).text
 
 
 def test_defaults_are_what_an_empty_line_means() -> None:

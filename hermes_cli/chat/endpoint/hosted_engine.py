@@ -6,16 +6,17 @@ text, log-probabilities, grammars, tool calls that must come.
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from hermes_cli.chat.conversation import ChatOptions
 from hermes_cli.chat.endpoint.address import EndpointAddress
 from hermes_cli.chat.endpoint.endpoint_backend import connect
 from hermes_cli.engine.protocol import Done, Embeddings, EngineStats, ModelInfo
-from hermes_cli.errors import UsageError
+from hermes_cli.errors import QueueFullError, UsageError
 from hermes_cli.generation import ChatModel, Event, TurnRequest
 from hermes_cli.models.attached import AttachedModel
 from hermes_cli.prompting.choose import TemplateChoice
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from hermes_cli.prompting.render import Format
 
 CHARACTERS_PER_TOKEN = 3  # to estimate an answer that was cancelled; fewer than texts have
+MESSAGE_TOKENS = 16  # that a service may put around a message
 _SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repeat_penalty", "presence_penalty", "frequency_penalty")
 
 
@@ -37,18 +39,32 @@ class Budget:
     limit: float  # in USD
     prices: tuple[float, float]  # of tokens that are read, and of those that are written
     spent: float = 0.0  # in USD, so far
+    reserved: float = 0.0  # in USD, for requests that run
 
-    def add(self, read: float, written: float) -> None:
-        """Count tokens."""
-        self.spent += (read * self.prices[0] + written * self.prices[1]) / 1e6
+    def cost(self, read: float, written: float) -> float:
+        """Return the USD for so many tokens."""
+        return (read * self.prices[0] + written * self.prices[1]) / 1e6
 
-    def check(self, name: str) -> None:
-        """Raise UsageError if the limit is reached."""
-        if self.spent >= self.limit:
-            raise UsageError(
-                f"{name} has used up its limit of ${self.limit:.2f} since the server started.",
-                hint="the operator can raise spend_limit in serve.yaml and start the server again.",
+    def allowed(self, name: str, read: int, most: int) -> int:
+        """Return the tokens that a request may write, at most so many, if it reads so many.
+
+        Raises:
+            UsageError: the limit is reached.
+            QueueFullError: it will be if the requests that run cost the most that they may.
+        """
+        left = self.limit - self.spent - self.reserved - self.cost(read, 0)
+        allowed = min(most, int(left / self.cost(0, 1))) if self.prices[1] and left > 0 else most if left > 0 else 0
+        if allowed > 0:
+            return allowed
+        if self.reserved and self.spent + self.cost(read, 1) < self.limit:
+            raise QueueFullError(
+                f"what is left of the limit of {name}, ${self.limit - self.spent:.2f}, is kept for requests that run.",
+                hint="ask again when they have ended; a smaller max_tokens keeps less.",
             )
+        raise UsageError(
+            f"{name} has used up its limit of ${self.limit:.2f} since the server started.",
+            hint="the operator can raise spend_limit in serve.yaml and start the server again.",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,22 +114,30 @@ class HostedEngine:
         if not isinstance(request, HostedTurn):
             self._refuse()
         model, budget, turn = self._model, self._model.budget, request.turn
-        budget.check(model.name)
-        backend = await connect(model.endpoint, model.identifier, lambda _: None, model.warn)
-        written, done = 0, False
+        options, read = request.options, min(_most_read(turn), model.context)
+        most = min(options.max_tokens or model.context, model.context)
+        allowed = budget.allowed(model.name, read, most)
+        if allowed < most:
+            options = replace(options, max_tokens=allowed)
+        reserved = budget.cost(read, allowed)
+        budget.reserved += reserved
+        written, cost, backend = 0, 0.0, None
         try:
-            async with aclosing(backend.generate(turn.messages, turn.tools, request.options)) as events:
+            backend = await connect(model.endpoint, model.identifier, lambda _: None, model.warn)
+            async with aclosing(backend.generate(turn.messages, turn.tools, options)) as events:
                 async for event in events:
-                    if isinstance(event, Done):
-                        budget.add(event.prompt_tokens, event.completion_tokens)
-                        done = bool(event.prompt_tokens)
+                    if isinstance(event, Done) and event.prompt_tokens:
+                        cost = budget.cost(event.prompt_tokens, event.completion_tokens)
                     written += len(getattr(event, "text", ""))
                     yield cast("EngineEvent", event)
         finally:
-            if not done:  # it was cancelled, or the service tells no usage
-                read = sum(len(message.content or "") for message in turn.messages)
-                budget.add(read / CHARACTERS_PER_TOKEN, written / CHARACTERS_PER_TOKEN)
-            await backend.close()
+            budget.reserved -= reserved
+            if backend is not None and not cost:  # it was cancelled, or the service tells no usage
+                characters = sum(len(message.content or "") for message in turn.messages)
+                cost = budget.cost(characters / CHARACTERS_PER_TOKEN, written / CHARACTERS_PER_TOKEN)
+            budget.spent += cost
+            if backend is not None:
+                await backend.close()
 
     async def embed(self, request: EmbeddingRequest) -> Embeddings:  # noqa: ARG002 - as the protocol has it
         """Raise UsageError."""
@@ -167,7 +191,7 @@ class HostedChatModel(ChatModel):
     async def answer(self, turn: TurnRequest) -> AsyncGenerator[Event, None]:
         """Have the service generate the next turn; errors are those of `ChatModel.answer`."""
         asked = cast("GenerationRequest", HostedTurn(turn, _options(turn, self._model)))
-        async with aclosing(self.engine.generate(asked)) as events:  # type: ignore[type-var]  # it can be closed
+        async with aclosing(self.engine.generate(asked)) as events:
             async for event in events:
                 yield cast("Event", event)
 
@@ -177,6 +201,16 @@ class HostedChatModel(ChatModel):
             f"the prompt of {self._model.name} is made at {self._model.endpoint.host}, and cannot be told.",
             hint="ask a model that runs here.",
         )
+
+
+def _most_read(turn: TurnRequest) -> int:
+    """Return the most tokens that a turn can have for the service to read: one for each byte."""
+    messages = sum(
+        MESSAGE_TOKENS + len((message.content or "").encode()) + len((message.reasoning or "").encode())
+        for message in turn.messages
+    )
+    calls = sum(len(str(call).encode()) for message in turn.messages for call in message.tool_calls)
+    return messages + calls + len(json.dumps(turn.tools)) + len(json.dumps(turn.options.schema))
 
 
 def _options(turn: TurnRequest, model: HostedModel) -> ChatOptions:

@@ -112,8 +112,7 @@ def stored_key(host: str) -> str | None:
 def store_key(provider: Provider, key: str) -> str:
     """Store a key in place of an earlier one; return where, in words.
 
-    Raises:
-        UsageError: it is not a key.
+    Raise UsageError if it is not a key.
     """
     key = key.strip()
     if not key or not key.isascii() or not key.isprintable() or " " in key:

@@ -44,6 +44,7 @@ _NAMES = {
 }
 _JSON = ("input", "tool_choice", "text", "reasoning", "chat_template_kwargs")
 LONGEST_REPEATED = 1_000  # characters of a field that nothing here reads, such as `prompt_cache_key`
+MOST_REPEATED = 1 << 20  # characters of the tools, and of a choice or a format: a stream has them in three events
 _SUMMARIES = ("auto", "concise", "detailed")
 _SAME = ResponseRequest.model_fields.keys() & ChatRequest.model_fields.keys() - {
     "reasoning",
@@ -252,6 +253,7 @@ def _response_object(body: ResponseRequest) -> ResponseObject:
     reasoning = body.reasoning or {}
     named = {name: value for name, value in (body.model_extra or {}).items() if _is_repeated(name, value)}
     text = {key: value for key, value in (body.text or {}).items() if value is not None and _is_repeated(key, value)}
+    choice = body.tool_choice if _fits(body.tool_choice) else None
     return ResponseObject(
         id=f"resp_{secrets.token_hex(24)}",
         created_at=int(time.time()),
@@ -267,8 +269,8 @@ def _response_object(body: ResponseRequest) -> ResponseObject:
         top_logprobs=body.top_logprobs or 0,
         text={"format": {"type": "text"}, **text},
         reasoning={"effort": reasoning.get("effort"), "summary": reasoning.get("summary")},
-        tools=[_echoed(tool) for tool in body.tools or []],
-        tool_choice="auto" if body.tool_choice is None else body.tool_choice,
+        tools=[_echoed(tool) for tool in body.tools or []] if _fits(body.tools) else [],
+        tool_choice="auto" if choice is None else choice,
         parallel_tool_calls=body.parallel_tool_calls is not False,
         metadata=body.metadata or {},
         safety_identifier=named.get("safety_identifier"),
@@ -279,7 +281,21 @@ def _response_object(body: ResponseRequest) -> ResponseObject:
 def _is_repeated(name: str, value: object) -> bool:
     """Return whether a field that nothing here reads is told again: not what would fill each event of a stream."""
     is_plain = isinstance(value, str | int | float | bool)
-    return name == "format" or (is_plain and len(name) + len(str(value)) <= LONGEST_REPEATED)
+    return (name == "format" and _fits(value)) or (is_plain and len(name) + len(str(value)) <= LONGEST_REPEATED)
+
+
+def _fits(value: object) -> bool:
+    """Return whether a value has at most MOST_REPEATED characters, without looking at more of it."""
+    left, values = MOST_REPEATED, [value]
+    while values and left >= 0:
+        part = values.pop()
+        left -= len(part) if isinstance(part, str | dict | list) else 1
+        if isinstance(part, dict):
+            left -= sum(map(len, part))
+            values.extend(part.values())
+        elif isinstance(part, list):
+            values.extend(part)
+    return left >= 0
 
 
 def _echoed(tool: Any) -> Any:  # noqa: ANN401 - as it was sent
