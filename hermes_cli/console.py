@@ -131,7 +131,7 @@ class Console:
     def table(self, titles: Sequence[str], rows: Sequence[Sequence[str]], **layout: Any) -> None:  # noqa: ANN401
         """A table on standard output, laid out for its width; quiet leaves the titles out.
 
-        `layout` are the other attributes of `layout.Table`: which columns may leave, which wraps, what style rows have.
+        `layout` are the other attributes of `text_layout.Table`: which columns may leave, which wraps, styles of rows.
         """
         if self.voice is Voice.JSON:
             return
@@ -151,9 +151,9 @@ class Console:
             for line, style in lines:
                 rich.print(Text(line.translate(CONTROL), style))
 
-    def prose(self, text: str, style: str = "", *, hanging: str = "") -> None:
-        """Sentences on standard output, which a terminal shows broken between words; see `layout.wrap`."""
-        self.styled((line, style) for line in wrap(text, self.width, hanging))
+    def prose(self, text: str, *, hanging: str = "") -> None:
+        """Sentences on standard output, which a terminal shows broken between words; see `text_layout.wrap`."""
+        self.styled((line, "") for line in wrap(text, self.width, hanging))
 
     def command(self, text: str) -> None:
         """A command to type, on standard output."""
@@ -203,8 +203,7 @@ class Console:
 
         What was typed before the question is no answer to it, and dropped.
 
-        Raises:
-            OSError: there is no terminal to ask on.
+        Raise OSError if there is no terminal to ask on.
         """
         self.end_line()
         device = "CONIN$" if sys.platform == "win32" else os.ctermid()

@@ -77,19 +77,15 @@ def restore(kind: type[HermesError], attributes: dict[str, Any]) -> HermesError:
 
 
 class UsageError(HermesError):
-    """Input that cannot be understood.
-
-    Attributes:
-        field: the path of the request's field that is to blame, such as `messages[3].content`; empty if none is.
-        reason: the sentence without the field.
-    """
+    """Input that cannot be understood."""
 
     exit_code = ExitCode.USAGE
 
     def __init__(self, reason: str, *, hint: str, field: str = "") -> None:
         """Make a sentence that begins with the field, if there is one: `UsageError("is empty.", field="stop", …)`."""
         super().__init__(f"{field} {reason}" if field else reason, hint=hint)
-        self.field, self.reason = field, reason
+        self.field = field  # the path of the request's field that is to blame, such as `messages[3].content`
+        self.reason = reason  # the sentence without the field
 
 
 class NotFoundError(HermesError):
@@ -99,16 +95,11 @@ class NotFoundError(HermesError):
 
 
 class NotInstalledError(NotFoundError):
-    """A model that is known, and not on this machine.
+    """A model that is known, and not on this machine."""
 
-    Attributes:
-        pull: the name to fetch it by: `hermes pull NAME`.
-    """
-
-    def __init__(self, message: str, *, hint: str = "", pull: str = "") -> None:
-        """Make the hint of the name, if it is not given."""
-        super().__init__(message, hint=hint or f"fetch it: hermes pull {shlex.quote(pull)}")
-        self.pull = pull
+    def __init__(self, message: str, *, pull: str) -> None:
+        super().__init__(message, hint=f"fetch it: hermes pull {shlex.quote(pull)}")
+        self.pull = pull  # the name to fetch it by: `hermes pull NAME`
 
 
 class UnknownModelError(NotFoundError):
@@ -120,31 +111,23 @@ class UnknownModelError(NotFoundError):
 
 
 class DoesNotFitError(HermesError):
-    """More memory or context is needed than there is.
-
-    Attributes:
-        alternative: other flags with which the same model would fit; empty if none are known.
-    """
+    """More memory or context is needed than there is."""
 
     exit_code = ExitCode.DOES_NOT_FIT
 
     def __init__(self, message: str, *, hint: str, alternative: str = "") -> None:
         super().__init__(message, hint=hint)
-        self.alternative = alternative
+        self.alternative = alternative  # other flags with which the same model would fit; empty if none are known
 
 
 class ContextFullError(DoesNotFitError):
-    """The conversation is longer than the context length.
-
-    Attributes:
-        prompt_tokens, context_length: both sizes in tokens; None where a server tells neither.
-    """
+    """The conversation is longer than the context length."""
 
     def __init__(
         self, message: str, *, hint: str, prompt_tokens: int | None = None, context_length: int | None = None
     ) -> None:
         super().__init__(message, hint=hint)
-        self.prompt_tokens, self.context_length = prompt_tokens, context_length
+        self.prompt_tokens, self.context_length = prompt_tokens, context_length  # None where a server tells neither
 
 
 class NetworkError(HermesError):

@@ -102,18 +102,18 @@ class ChatModel:
     """A model, ready to answer any number of conversations at once. Its engine belongs to the caller."""
 
     def __init__(
-        self, engine: Engine, loaded: ModelInfo, *, known: KnownModel | None = None, template: str | None = None
+        self,
+        engine: Engine,  # continues prompts
+        # its description of the model; made with `EngineOptions(tags=TAGS)`, so that grammars know the tags
+        loaded: ModelInfo,
+        *,
+        known: KnownModel | None = None,  # the model in the catalogue, if it is there
+        # `file`, `model` or a path, to override the choice of the prompt format (prompting/choose.py)
+        template: str | None = None,
     ) -> None:
         """Choose the prompt format, and find out its abilities; that takes seconds where a file's template is slow.
 
-        Args:
-            engine: continues prompts.
-            loaded: its description of the model; made with `EngineOptions(tags=TAGS)`, so that grammars know the tags.
-            known: the model in the catalogue, if it is there.
-            template: `file`, `model` or a path, to override the choice of the prompt format (prompting/choose.py).
-
-        Raises:
-            UsageError: the template that is asked for is not there or broken.
+        Raise UsageError if the template that is asked for is not there or broken.
         """
         self.engine, self.loaded = engine, loaded
         single = {*loaded.control, *loaded.added, *loaded.tags}
@@ -150,7 +150,7 @@ class ChatModel:
         for parsed in reader.begun:
             yield parsed
         request = await self._request(turn, prompt)
-        async with aclosing(self.engine.generate(request)) as stream:  # type: ignore[type-var]  # it can be closed
+        async with aclosing(self.engine.generate(request)) as stream:
             async for event in stream:
                 if isinstance(event, TextEvent):
                     if event.logprobs:

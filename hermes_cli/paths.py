@@ -81,8 +81,7 @@ def models_dir() -> Path:
 def write_private(path: Path, content: str | bytes) -> None:
     """Write a file that only this user can read, in one step: it is never half written, and never open to others.
 
-    Raises:
-        OSError: it cannot be written; `filename` is the path. What was there is as before.
+    Raise OSError if it cannot be written; `filename` is the path. What was there is as before.
     """
     _write_whole(path, content.encode() if isinstance(content, str) else content, None)
 
@@ -158,8 +157,7 @@ def is_dir(path: Path) -> bool:
 def readable(path: Path) -> Path:
     """Return the path, if the folders above it can be entered and it can be read, or is not there.
 
-    Raises:
-        AccessError: it may not be read; the hint says what to do.
+    Raise AccessError if it may not be read; the hint says what to do.
     """
     try:
         if stat.S_ISDIR(path.stat().st_mode):
@@ -240,8 +238,7 @@ def trim_log(log: Path) -> None:
 def existing(folder: Path) -> Path:
     """The folder itself, or the nearest above it that exists: what its disk can be asked through.
 
-    Raises:
-        OSError: a folder on the way may not be looked into.
+    Raise OSError if a folder on the way may not be looked into.
     """
     return next(place for place in (folder, *folder.parents) if place.exists() or place == place.parent)
 

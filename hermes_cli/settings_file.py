@@ -72,8 +72,7 @@ def write_section(path: Path, name: str, value: object) -> None:
 def with_section(text: str, name: str, value: object) -> str:
     """Return YAML with another value of a key at its top, and everything else as it was; None takes the key out.
 
-    Raises:
-        UsageError: it is written in a way in which this cannot be done.
+    Raise UsageError if it is written in a way in which this cannot be done.
     """
     section = "" if value is None else yaml.safe_dump({name: value}, sort_keys=False, allow_unicode=True, width=1000)
     written = re.compile(rf"^{re.escape(name)}:.*(?:\n|\Z)(?:(?:[ \t]*\n)*(?:[ \t]+\S|-).*(?:\n|\Z))*", re.MULTILINE)

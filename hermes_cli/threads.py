@@ -22,15 +22,14 @@ _large, _grammars = ThreadPoolExecutor(1, "large"), ThreadPoolExecutor(2, "gramm
 _turns: WeakValueDictionary[tuple[object, ...], asyncio.Semaphore] = WeakValueDictionary()
 
 
-async def in_turn(client: str, work: Callable[[], T], *, size: int = 0, grammar: bool = False) -> T:
-    """Return the result of work, in a thread, when it is the client's turn.
-
-    Args:
-        client: who has a ration of the threads.
-        work: done in the thread, with the context variables of here.
-        size: bytes or characters that it works on.
-        grammar: it compiles one.
-    """
+async def in_turn(
+    client: str,  # who has a ration of the threads
+    work: Callable[[], T],  # done in the thread, with the context variables of here
+    *,
+    size: int = 0,  # bytes or characters that it works on
+    grammar: bool = False,  # it compiles one
+) -> T:
+    """Return the result of work, in a thread, when it is the client's turn."""
     loop = asyncio.get_running_loop()
     executor, limit = (
         (_grammars, GRAMMARS_OF_CLIENT)

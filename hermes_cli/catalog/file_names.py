@@ -267,13 +267,11 @@ def _stated(path: str) -> str:
     return normalize_name(match[0]) if match else ""
 
 
-def default_model(sizes: Mapping[ModelFiles, int], room: int | None) -> tuple[ModelFiles, str]:
-    """Return the model to take of several quantizations of one, and why: its apposition in a sentence.
-
-    Args:
-        sizes: bytes of each; those that llama.cpp cannot load are left out by the caller.
-        room: bytes of memory for it, None if unknown.
-    """
+def default_model(
+    sizes: Mapping[ModelFiles, int],  # bytes of each; those that llama.cpp cannot load are left out by the caller
+    room: int | None,  # bytes of memory for it, None if unknown
+) -> tuple[ModelFiles, str]:
+    """Return the model to take of several quantizations of one, and why: its apposition in a sentence."""
     rank = {name: number for number, name in enumerate(USUAL_ORDER)}
 
     def order(model: ModelFiles) -> tuple[int, bool, int]:

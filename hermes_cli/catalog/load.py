@@ -136,8 +136,7 @@ def read_overlay() -> Overlay:
 def write_overlay(overlay: Overlay) -> Path:
     """Keep an overlay, whole or not at all, and return its path.
 
-    Raises:
-        HermesError: the data folder cannot be written.
+    Raise HermesError if the data folder cannot be written.
     """
     path = paths.catalog_overlay()
     try:

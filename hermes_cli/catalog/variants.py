@@ -133,8 +133,7 @@ def preferred_variants(model: CatalogModel) -> list[Variant]:
 def only_named(wanted: CatalogueReference) -> CatalogModel:
     """Return the model that a name means, with no files but those that the name says.
 
-    Raises:
-        NotFoundError: it has no such quantization.
+    Raise NotFoundError if it has no such quantization.
     """
     model = wanted.model
     if wanted.quantization and not matching_variants(model, quantization=wanted.quantization):

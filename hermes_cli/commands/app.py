@@ -122,8 +122,7 @@ def build_app(wanted: str | None) -> typer.Typer:
 def run(arguments: Sequence[str], started: Prewarm | None = None) -> int:
     """Run what was typed; return the exit code. `started` is what takes long and was begun before.
 
-    Raises:
-        HermesError: it failed, or cannot be understood.
+    Raise HermesError if it failed, or cannot be understood.
     """
     words = list(arguments) if _completing() else mistyped.understood(arguments)
     use_help_pages(words)
@@ -148,7 +147,7 @@ def run(arguments: Sequence[str], started: Prewarm | None = None) -> int:
             return ExitCode.USAGE
         raise told from None
     except UnknownModelError as error:
-        raise mistyped.gpu_as_model(error.name, words[0]) or error from None
+        raise mistyped.instead_of_model(error.name, words[0]) or error from None
 
 
 def typed_command(arguments: Sequence[str]) -> str | None:

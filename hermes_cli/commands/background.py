@@ -21,8 +21,7 @@ SHOWN_LINES = 12  # of the log of a server that did not start
 def serve_in_background(console: Console) -> None:
     """Start what was typed again without `--background`, and wait until it serves; show its banner.
 
-    Raises:
-        HermesError: it ended before.
+    Raise HermesError if it ended before.
     """
     log = _new_log()
     words = [word for word in sys.argv[1:] if word != "--background"]

@@ -21,6 +21,7 @@ from hermes_cli.commands.options import (
     ThreadsOption,
     TokenizerOption,
     VerboseOption,
+    argument,
     kv_type_named,
     with_console,
 )
@@ -44,11 +45,7 @@ def command(
     console: Console,
     name: Annotated[
         str | None,
-        typer.Argument(
-            metavar="[NAME]",
-            help="As `hermes list` shows it, or a path. Default: the best that is installed.",
-            autocompletion=local_models,
-        ),
+        argument("[NAME]", "As `hermes list` shows it, or a path. Default: the best that is installed.", local_models),
     ] = None,
     runs: Annotated[int, typer.Option(min=1, max=100, help="Runs of each test.")] = 3,
     depth: Annotated[

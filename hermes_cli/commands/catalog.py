@@ -9,7 +9,7 @@ import typer
 
 from hermes_cli import paths
 from hermes_cli.commands.completing import catalogue_models
-from hermes_cli.commands.options import with_console
+from hermes_cli.commands.options import argument, with_console
 from hermes_cli.console import Console
 from hermes_cli.errors import IntegrityError, NetworkError, NotFoundError
 from hermes_cli.units import counted
@@ -26,9 +26,7 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Check the c
 @with_console
 def check(
     console: Console,
-    file: Annotated[
-        Path | None, typer.Argument(metavar="[FILE.yaml]", help="Default: the catalogue that ships with hermes.")
-    ] = None,
+    file: Annotated[Path | None, argument("[FILE.yaml]", "Default: the catalogue that ships with hermes.")] = None,
 ) -> None:
     """Check a catalogue file and explain every fault by line."""
     path = file or paths.catalog()
@@ -56,9 +54,7 @@ def check(
 @with_console
 def refresh(
     console: Console,
-    name: Annotated[
-        str | None, typer.Argument(metavar="[MODEL]", help="Only this model.", autocompletion=catalogue_models)
-    ] = None,
+    name: Annotated[str | None, argument("[MODEL]", "Only this model.", catalogue_models)] = None,
 ) -> None:
     """Ask the Hub for the real sizes, hashes and revisions of all listed repositories, and for new files in them.
 

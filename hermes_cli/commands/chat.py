@@ -31,6 +31,7 @@ from hermes_cli.commands.options import (
     ThreadsOption,
     TokenizerOption,
     VerboseOption,
+    argument,
     kv_type_named,
     setting,
     with_console,
@@ -53,12 +54,11 @@ def command(
     ctx: typer.Context,
     words: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="[MODEL] [PROMPT]...",
-            help="A model (`hermes list` shows them; `demo`, or the path of a file), and what to ask. Without a prompt "
+        argument(
+            "[MODEL] [PROMPT]...",
+            "A model (`hermes list` shows them; `demo`, or the path of a file), and what to ask. Without a prompt "
             "you stay and talk. Text piped in is added below the prompt.",
-            show_default=False,
-            autocompletion=first_model,
+            first_model,
         ),
     ] = None,
     model: Annotated[
@@ -347,8 +347,7 @@ def model_and_prompt(words: Sequence[str], *, named: bool, console: Console) -> 
     The first word is the model, unless an option has `named` the model or an endpoint, or it is a prompt in quotes: it
     has blanks, and is neither a file nor a model's name. The console is where the answer will be shown.
 
-    Raises:
-        UsageError: there is no prompt and nobody to talk with, or what was piped in is not text.
+    Raise UsageError if there is no prompt and nobody to talk with, or what was piped in is not text.
     """
     model, prompt = None, list(words)
     if words and not named and _names_model(words[0]):

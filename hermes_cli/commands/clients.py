@@ -69,8 +69,7 @@ class Client:
 def with_yaml_item(before: str, item: str) -> str:
     """Add items to a list in YAML, or replace those that were added before.
 
-    Raises:
-        UsageError: the text is not a list in block style.
+    Raise UsageError if the text is not a list in block style.
     """
     import yaml
 
@@ -88,8 +87,7 @@ def with_yaml_item(before: str, item: str) -> str:
 def with_json_member(before: str, path: Sequence[str], value: Any) -> str:  # noqa: ANN401 - what JSON holds
     """Set a member of nested objects in JSON with comments; everything else stays as it is.
 
-    Raises:
-        UsageError: the text is not an object, or a name on the path stands for something else.
+    Raise UsageError if the text is not an object, or a name on the path stands for something else.
     """
     if not before.strip():
         before = "{\n}\n"

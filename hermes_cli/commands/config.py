@@ -16,7 +16,7 @@ import typer
 
 from hermes_cli import paths
 from hermes_cli.commands.mistyped import OPTIONS, plain_words
-from hermes_cli.commands.options import ListFirst, with_console
+from hermes_cli.commands.options import ListFirst, argument, with_console
 from hermes_cli.console import Console
 from hermes_cli.errors import HermesError, NotFoundError, UsageError, did_you_mean
 
@@ -47,11 +47,10 @@ def _keys(incomplete: str) -> list[str]:  # noqa: ARG001 - Typer passes it by th
 
 KeyArgument = Annotated[
     str,
-    typer.Argument(
-        metavar="KEY",
-        help="An option of hermes chat (temperature), of a preset (presets.NAME.system), of hermes serve (serve.port).",
-        show_default=False,
-        autocompletion=_keys,
+    argument(
+        "KEY",
+        "An option of hermes chat (temperature), of a preset (presets.NAME.system), of hermes serve (serve.port).",
+        _keys,
     ),
 ]
 
@@ -86,7 +85,7 @@ def get(console: Console, key: KeyArgument) -> None:
 def set_(
     console: Console,
     key: KeyArgument,
-    value: Annotated[str, typer.Argument(metavar="VALUE", help="Text, a number, true or false.", show_default=False)],
+    value: Annotated[str, argument("VALUE", "Text, a number, true or false.")],
 ) -> None:
     """Set a value. It counts where no option and no variable says otherwise."""
     _change(key, value)
@@ -107,7 +106,7 @@ def unset(console: Console, key: KeyArgument) -> None:
 @with_console
 def edit(
     console: Console,
-    name: Annotated[str, typer.Argument(metavar="[chat|serve]", help="Which file.")] = "chat",
+    name: Annotated[str, argument("[chat|serve]", "Which file.", show_default=True)] = "chat",
 ) -> None:
     """Open a file in $VISUAL or $EDITOR, and check it."""
     if name not in {"chat", "serve"}:
@@ -231,6 +230,8 @@ def _write(key: str, text: str | None, file: str, path: list[str]) -> None:
     inner = document
     for name in path[:-1]:
         inner = inner.setdefault(name, {})
+    if text is not None and path[0] == "presets" and len(path) == 2:  # noqa: PLR2004 - without an option
+        raise UsageError(f"{key} is a preset, which has options.", hint=f"set one of them: {key}.system 'TEXT'")
     if text is None:
         if path[-1] not in inner:
             raise NotFoundError(f"{key} is not set.", hint="see what is set: hermes config list")

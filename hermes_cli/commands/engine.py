@@ -16,6 +16,7 @@ from hermes_cli.commands.options import (
     ENGINE_NAMES,
     VerboseOption,
     YesOption,
+    argument,
     confirm_or_exit,
     confirm_removal,
     with_console,
@@ -38,15 +39,7 @@ app = typer.Typer(
     help="Engines beside the one of this program: llama-server, vLLM, SGLang.",
 )
 
-NameArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="ENGINE",
-        help="llama-server, vllm or sglang.",
-        show_default=False,
-        autocompletion=one_of(*ENGINE_NAMES),
-    ),
-]
+NameArgument = Annotated[str, argument("ENGINE", "llama-server, vllm or sglang.", one_of(*ENGINE_NAMES))]
 
 
 @app.command("list")

@@ -11,7 +11,7 @@ import typer
 
 from hermes_cli.catalog.models import Catalogue
 from hermes_cli.commands.completing import local_models, one_of
-from hermes_cli.commands.options import CONTEXT, with_console
+from hermes_cli.commands.options import CONTEXT, argument, with_console
 from hermes_cli.console import Console, Voice
 from hermes_cli.errors import UsageError
 
@@ -22,12 +22,7 @@ if TYPE_CHECKING:
 @with_console
 def command(
     console: Console,
-    name: Annotated[
-        str,
-        typer.Argument(
-            metavar="NAME", help="A model that is on this machine, or the path of a file.", autocompletion=local_models
-        ),
-    ],
+    name: Annotated[str, argument("NAME", "A model that is on this machine, or the path of a file.", local_models)],
     to: Annotated[
         str,
         typer.Option(

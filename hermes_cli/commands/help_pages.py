@@ -18,7 +18,7 @@ _LARGEST = 2**31 - 1  # a larger limit of a number is none
 _BOLD, _CYAN, _END = "\x1b[1m", "\x1b[36m", "\x1b[0m"
 _KINDS = {"<str>": "TEXT", "<path>": "PATH"}
 _KIND = re.compile(r"<(?:str|path|(?:int|float)(?: range)?)>")
-_RANGE = re.compile(r"(?:(-?[\d.]+)<=)?x(?:<=|>=)(-?[\d.]+)")
+_RANGE = re.compile(r"(?:(-?[\d.]{1,20})<=)?x(?:<=|>=)(-?[\d.]{1,20})")
 _HYPHEN = "\u2011"  # one that no line breaks after
 
 

@@ -28,8 +28,7 @@ def hosted_model(
 ) -> ServedModel:
     """Return the model of an entry with `upstream`; nothing is requested yet.
 
-    Raises:
-        UsageError: the service, the key or the limit is missing, or makes no sense.
+    Raise UsageError if the service, the key or the limit is missing, or makes no sense.
     """
     where = (entry.upstream or "").strip()
     provider = PROVIDERS.get(where.lower())

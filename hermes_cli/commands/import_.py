@@ -10,7 +10,7 @@ import typer
 
 from hermes_cli.catalog.models import Catalogue
 from hermes_cli.commands.completing import one_of
-from hermes_cli.commands.options import with_console
+from hermes_cli.commands.options import argument, with_console
 from hermes_cli.console import Console
 from hermes_cli.errors import AccessError, HermesError, NotFoundError
 
@@ -26,10 +26,10 @@ def command(
     console: Console,
     path: Annotated[
         str,
-        typer.Argument(
-            metavar="PATH",
-            help="A GGUF file, a folder of them, or `ollama` or `lmstudio` for what these have.",
-            autocompletion=one_of("ollama", "lmstudio"),
+        argument(
+            "PATH",
+            "A GGUF file, a folder of them, or `ollama` or `lmstudio` for what these have.",
+            one_of("ollama", "lmstudio"),
         ),
     ],
     copy: Annotated[bool, typer.Option("--copy", help="Copy the files instead of linking to them.")] = False,

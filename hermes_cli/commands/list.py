@@ -17,7 +17,7 @@ from hermes_cli.catalog.load import load_catalogue
 from hermes_cli.catalog.models import CatalogModel, Catalogue
 from hermes_cli.catalog.variants import Variant, preferred_variants, variants
 from hermes_cli.commands.completing import generations
-from hermes_cli.commands.options import with_console
+from hermes_cli.commands.options import argument, with_console
 from hermes_cli.console import Console, Voice
 from hermes_cli.errors import AccessError, NotFoundError, UsageError
 from hermes_cli.store.disk import bytes_on_disk
@@ -40,8 +40,7 @@ INSTALLED_TITLES = ("NAME", "SIZE", "STATE", "REVISION", "FILE")
 def command(
     console: Console,
     words: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[WORD]...", help="Only what has these words in its name: 8b, hermes-4."),
+        list[str] | None, argument("[WORD]...", "Only what has these words in its name: 8b, hermes-4.")
     ] = None,
     older: Annotated[bool, typer.Option("--older", help="Also the generations before Hermes 3.")] = False,
     every: Annotated[bool, typer.Option("--all", "-a", help="Every quantization in every repository.")] = False,

@@ -7,10 +7,8 @@ import sys
 from getpass import getpass
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from hermes_cli.commands.completing import one_of
-from hermes_cli.commands.options import with_console
+from hermes_cli.commands.options import argument, with_console
 from hermes_cli.console import Console, stdin_is_terminal
 from hermes_cli.errors import UsageError
 
@@ -20,13 +18,7 @@ if TYPE_CHECKING:
 TITLES = ("SERVICE", "NAME", "KEY FROM", "MAKE ONE AT")
 
 NameArgument = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="[SERVICE]",
-        help="openrouter or nous; none lists them.",
-        show_default=False,
-        autocompletion=one_of("openrouter", "nous"),
-    ),
+    str | None, argument("[SERVICE]", "openrouter or nous; none lists them.", one_of("openrouter", "nous"))
 ]
 
 

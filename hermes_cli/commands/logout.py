@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 from typing import Annotated
 
-import typer
-
 from hermes_cli.commands.completing import one_of
-from hermes_cli.commands.options import with_console
+from hermes_cli.commands.options import argument, with_console
 from hermes_cli.console import Console
 from hermes_cli.errors import NotFoundError
 
@@ -16,9 +14,7 @@ from hermes_cli.errors import NotFoundError
 @with_console
 def command(
     console: Console,
-    service: Annotated[
-        str, typer.Argument(metavar="SERVICE", help="openrouter or nous.", autocompletion=one_of("openrouter", "nous"))
-    ],
+    service: Annotated[str, argument("SERVICE", "openrouter or nous.", one_of("openrouter", "nous"))],
 ) -> None:
     """Remove the stored key of a service from this machine."""
     from hermes_cli.chat.endpoint.providers import forget_key, provider_named

@@ -15,7 +15,7 @@ import typer
 from pydantic import Field
 
 from hermes_cli.commands.completing import models
-from hermes_cli.commands.options import CONTEXT, VerboseOption, with_console
+from hermes_cli.commands.options import CONTEXT, VerboseOption, argument, with_console
 from hermes_cli.console import Console, Voice
 from hermes_cli.errors import ExitCode, HermesError
 from hermes_cli.planning.quality import Purpose
@@ -37,10 +37,7 @@ INSTRUCTIONS = "A Hermes model that runs on this machine, and what is known of w
 def command(
     console: Console,
     name: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[NAME]", help="Model that answers; none is the best that is installed.", autocompletion=models
-        ),
+        str | None, argument("[NAME]", "Model that answers; none is the best that is installed.", models)
     ] = None,
     context: Annotated[
         int | None,

@@ -38,6 +38,20 @@ def setting(variable: str, text: str, *flags: str, **more: Any) -> Any:  # noqa:
     return typer.Option(*flags, envvar=variable, help=text, **more)
 
 
+def argument(
+    metavar: str,
+    text: str,
+    completion: Any = None,  # noqa: ANN401 - as above
+    *,
+    envvar: str | None = None,
+    show_default: bool = False,
+) -> Any:  # noqa: ANN401 - as above
+    """Declare a word whose place says what it is."""
+    return typer.Argument(
+        metavar=metavar, help=text, autocompletion=completion, envvar=envvar, show_default=show_default
+    )
+
+
 JsonOption = Annotated[
     bool, typer.Option("--json", envvar="HERMES_LLM_JSON", help="Print one JSON document and nothing else.")
 ]
@@ -165,8 +179,7 @@ CpuOnlyOption = Annotated[bool, typer.Option("--cpu-only", help="Plan without an
 def context_length(text: str) -> int:
     """Return the tokens of `--context`: `16384`, `16,384`, `1e4`, or `16k` and `1M`, where k is 1,024.
 
-    Raises:
-        UsageError: it is not a whole number, or less than a prompt needs.
+    Raise UsageError if it is not a whole number, or less than a prompt needs.
     """
     match = _TOKENS.fullmatch(str(text).strip().replace(",", "").replace("_", ""))
     number = float(match[1]) * {"": 1, "k": 2**10, "m": 2**20}[match[2].lower()] if match else 0.0
@@ -261,8 +274,7 @@ def confirm_removal(what: str, console: Console) -> None:
 def bytes_per_second(text: str) -> float:
     """Return the speed that `--limit-rate` gives: in MB/s, or with a unit, as in `500k`, `2.5M` and `1 GB/s`.
 
-    Raises:
-        UsageError: it is not a speed, or less than 1 kB/s.
+    Raise UsageError if it is not a speed, or less than 1 kB/s.
     """
     match = _SPEED.fullmatch(text.strip())
     example = "for example: --limit-rate 5 for 5 MB/s, or 500k, or 2.5M; bytes, not bits"

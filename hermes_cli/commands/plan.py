@@ -19,6 +19,7 @@ from hermes_cli.commands.options import (
     RamOption,
     ReserveOption,
     VramOption,
+    argument,
     machine_for,
     purpose_named,
     with_console,
@@ -39,12 +40,7 @@ DataOption = Annotated[int | None, typer.Option("--data-parallel", min=1, help="
 @with_console
 def command(
     console: Console,
-    name: Annotated[
-        str,
-        typer.Argument(
-            metavar="NAME", help="A model, a file.gguf, or owner/repository on the Hub.", autocompletion=models
-        ),
-    ],
+    name: Annotated[str, argument("NAME", "A model, a file.gguf, or owner/repository on the Hub.", models)],
     context: Annotated[
         int | None,
         typer.Option(

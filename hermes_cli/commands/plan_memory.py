@@ -20,10 +20,9 @@ from hermes_cli.console import Console
 from hermes_cli.errors import NotFoundError, UsageError
 from hermes_cli.models.any_model import measured, memory_source, open_variant
 from hermes_cli.planning.best_placement import NEEDS, best_placement
-from hermes_cli.planning.measured import corrected
 from hermes_cli.planning.memory import ContextSettings, weights
 from hermes_cli.planning.placement import DeviceShare, Placement
-from hermes_cli.planning.speed import PROMPTS, decode_speed, first_token_seconds, prefill_speed
+from hermes_cli.planning.speed import PROMPTS, corrected, decode_speed, first_token_seconds, prefill_speed
 from hermes_cli.store.benchmarks import speed_ratios
 from hermes_cli.units import GB, memory_size
 
@@ -52,8 +51,7 @@ def plan_memory(
 ) -> None:
     """Show the memory that a model takes on a machine, which is probed once its name is known to be one.
 
-    Raises:
-        HermesError: there is no such model, or the options contradict each other.
+    Raise HermesError if there is no such model, or the options contradict each other.
     """
     with console.working(f"reading what {name} needs"):
         variant = _variant(name)

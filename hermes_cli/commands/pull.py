@@ -13,7 +13,7 @@ import typer
 
 from hermes_cli.catalog.models import Catalogue
 from hermes_cli.commands.completing import catalogue_models, quantizations
-from hermes_cli.commands.options import YesOption, bytes_per_second, confirm_or_exit, with_console
+from hermes_cli.commands.options import YesOption, argument, bytes_per_second, confirm_or_exit, with_console
 from hermes_cli.commands.pull_progress import show_progress
 from hermes_cli.console import Console, Voice
 from hermes_cli.errors import HermesError, NetworkError, NotFoundError, UsageError
@@ -39,11 +39,10 @@ def command(
     console: Console,
     names: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="[NAME]...",
-            help="Models of the catalogue, or repositories on the Hub. None: what `hermes recommend` picks.",
-            show_default=False,
-            autocompletion=catalogue_models,
+        argument(
+            "[NAME]...",
+            "Models of the catalogue, or repositories on the Hub. None: what `hermes recommend` picks.",
+            catalogue_models,
         ),
     ] = None,
     quant: Annotated[
@@ -171,7 +170,7 @@ def _recommended(catalogue: Catalogue, machine: Machine) -> str:
 
     fitting = recommendations(catalogue, machine, RecommendOptions(measured=speed_ratios(machine)))
     if not fitting:
-        from hermes_cli.commands.recommend import nothing_fits
+        from hermes_cli.commands.run_recommend import nothing_fits
 
         raise nothing_fits(catalogue, machine, RecommendOptions())
     return fitting[0].variant.name

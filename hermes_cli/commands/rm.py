@@ -9,7 +9,7 @@ import typer
 
 from hermes_cli.catalog.models import Catalogue
 from hermes_cli.commands.completing import installed_models
-from hermes_cli.commands.options import YesOption, confirm_removal, with_console
+from hermes_cli.commands.options import YesOption, argument, confirm_removal, with_console
 from hermes_cli.console import Console
 from hermes_cli.errors import UsageError
 from hermes_cli.units import counted, gigabytes
@@ -23,13 +23,7 @@ if TYPE_CHECKING:
 def command(
     console: Console,
     names: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[NAME]...",
-            help="As `hermes list --installed` shows them.",
-            show_default=False,
-            autocompletion=installed_models,
-        ),
+        list[str] | None, argument("[NAME]...", "As `hermes list --installed` shows them.", installed_models)
     ] = None,
     partial: Annotated[
         bool, typer.Option("--partial", help="Remove unfinished downloads instead, of everything or of these models.")

@@ -59,19 +59,15 @@ class ChatArguments:
 
 
 def run_oneshot(
-    text: str, arguments: ChatArguments, settings: ModelRequest, console: Console, prewarm: Prewarm
+    text: str,  # the question
+    arguments: ChatArguments,  # of the command line
+    settings: ModelRequest,  # of loading the model
+    console: Console,  # shows the answer
+    prewarm: Prewarm,  # the event loop, and the engine's child
 ) -> None:
     """Answer one question; with `--json` the turns that it led to are one document.
 
-    Args:
-        text: the question.
-        arguments: of the command line.
-        settings: of loading the model.
-        console: shows the answer.
-        prewarm: the event loop, and the engine's child.
-
-    Raises:
-        HermesError: a session, a model or an endpoint, a tool or a server is not there, or not as it should be.
+    Raise HermesError if a session, a model or an endpoint, a tool or a server is not there, or not as it should be.
     """
     from hermes_cli.chat.slash.files import with_attachments
 

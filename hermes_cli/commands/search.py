@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from hermes_cli.commands.options import with_console
+from hermes_cli.commands.options import argument, with_console
 from hermes_cli.console import Console
 from hermes_cli.errors import NotFoundError, UsageError
 from hermes_cli.units import billions
@@ -19,7 +19,7 @@ TITLES = ("NAME", "PARAMETERS", "DOWNLOADS", "LICENSE", "QUANTIZATIONS", "UPDATE
 @with_console
 def command(
     console: Console,
-    words: Annotated[list[str], typer.Argument(metavar="WORD...", help="Words in the name of the repository.")],
+    words: Annotated[list[str], argument("WORD...", "Words in the name of the repository.")],
     limit: Annotated[int, typer.Option(min=1, max=1000, help="The most repositories to show.")] = 20,
 ) -> None:
     """Search the Hub for repositories with GGUF files, the most downloaded first.

@@ -22,6 +22,7 @@ from hermes_cli.commands.options import (
     RpcOption,
     TokenizerOption,
     VerboseOption,
+    argument,
     setting,
     with_console,
 )
@@ -137,12 +138,11 @@ def command(
     call: typer.Context,
     names: Annotated[  # noqa: ARG001 - read from the context, as all settings: it knows who said them
         list[str] | None,
-        typer.Argument(
-            metavar="[NAME]...",
-            help="Models: names, `demo`, or paths; the first is the default. None: the best that is installed.",
-            show_default=False,
+        argument(
+            "[NAME]...",
+            "Models: names, `demo`, or paths; the first is the default. None: the best that is installed.",
+            models,
             envvar="HERMES_LLM_MODELS",
-            autocompletion=models,
         ),
     ] = None,
     config: Annotated[

@@ -17,7 +17,7 @@ import typer
 
 from hermes_cli import paths
 from hermes_cli.commands.completing import models
-from hermes_cli.commands.options import YesOption, with_console
+from hermes_cli.commands.options import YesOption, argument, with_console
 from hermes_cli.console import Console, read_error
 from hermes_cli.errors import ExitCode, HermesError, NotFoundError, UsageError
 
@@ -62,13 +62,7 @@ class ServiceManager:
 def install(
     console: Console,
     words: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[NAME]... [OPTIONS OF hermes serve]",
-            help="As hermes serve takes them.",
-            show_default=False,
-            autocompletion=models,
-        ),
+        list[str] | None, argument("[NAME]... [OPTIONS OF hermes serve]", "As hermes serve takes them.", models)
     ] = None,
     print_only: PrintOption = False,
     yes: YesOption = False,

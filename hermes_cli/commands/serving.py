@@ -50,8 +50,7 @@ EXAMPLE = '{"messages": [{"role": "user", "content": "What can you do?"}]}'
 def serve_models(settings: ServerSettings, console: Console, *, verbose: bool) -> bool:
     """Serve until a signal comes; return whether running requests could finish.
 
-    Raises:
-        HermesError: the port is in use, or a model is not here, does not fit or cannot be loaded.
+    Raise HermesError if the port is in use, or a model is not here, does not fit or cannot be loaded.
     """
     waiting = ExitStack()  # holds the progress line until the server is ready
     show: Callable[[str], None] = _nothing
@@ -131,8 +130,7 @@ def _server_tools(settings: ServerSettings, console: Console, stack: ExitStack) 
 def planned_models(settings: ServerSettings, console: Console) -> tuple[ServedModel, ...]:
     """Return the models of the settings, else the best that is installed, as they fit this machine.
 
-    Raises:
-        HermesError: one is not here, or does not fit.
+    Raise HermesError if one is not here, or does not fit.
     """
     catalogue, machine = load_catalogue(), probe(measure=False)
     entries = settings.models or (default_entry(settings, catalogue, machine, console),)
@@ -157,8 +155,7 @@ def _nothing(_: str) -> None:
 def default_entry(settings: ServerSettings, catalogue: Catalogue, machine: Machine, console: Console) -> ModelEntry:
     """Return the default model of chat.yaml, else the best that is installed, or was fetched after a question.
 
-    Raises:
-        HermesError: there is none.
+    Raise HermesError if there is none.
     """
     options = RecommendOptions("agent", AGENT_CONTEXT) if settings.for_agent else RecommendOptions()
     entry = settings.entry("")

@@ -14,6 +14,7 @@ from hermes_cli.commands.options import (
     NoColorOption,
     QuietOption,
     YesOption,
+    argument,
     confirm_removal,
     console_for,
     with_console,
@@ -35,15 +36,7 @@ app = typer.Typer(
     help="List, show, export and remove the conversations that were saved. Without a command: list them.",
 )
 
-NameArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="NAME",
-        help="As `hermes sessions` shows it, or its beginning.",
-        show_default=False,
-        autocompletion=session_names,
-    ),
-]
+NameArgument = Annotated[str, argument("NAME", "As `hermes sessions` shows it, or its beginning.", session_names)]
 
 
 @app.command("list")
@@ -110,15 +103,7 @@ def show(console: Console, name: NameArgument) -> None:
 @with_console
 def rm(
     console: Console,
-    names: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[NAME]...",
-            help="As `hermes sessions` shows them.",
-            show_default=False,
-            autocompletion=session_names,
-        ),
-    ] = None,
+    names: Annotated[list[str] | None, argument("[NAME]...", "As `hermes sessions` shows them.", session_names)] = None,
     everything: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
     yes: YesOption = False,
 ) -> None:

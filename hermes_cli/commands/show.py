@@ -15,7 +15,7 @@ from hermes_cli.catalog.load import HubFile, load_catalogue
 from hermes_cli.catalog.names import CatalogueReference, HubReference, ModelNames, WeightsReference
 from hermes_cli.commands import model_page
 from hermes_cli.commands.completing import models
-from hermes_cli.commands.options import with_console
+from hermes_cli.commands.options import argument, with_console
 from hermes_cli.console import Console
 from hermes_cli.errors import HermesError, NotFoundError, UsageError
 from hermes_cli.gguf.header import GGUFHeader, read_header
@@ -37,12 +37,7 @@ DIMENSIONS = {
 @with_console
 def command(
     console: Console,
-    name: Annotated[
-        str,
-        typer.Argument(
-            metavar="NAME", help="A model, a file.gguf, or owner/repository on the Hub.", autocompletion=models
-        ),
-    ],
+    name: Annotated[str, argument("NAME", "A model, a file.gguf, or owner/repository on the Hub.", models)],
     sources: Annotated[
         bool, typer.Option("--sources", help="Also where each fact is from, and all repositories with files.")
     ] = False,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hermes_cli.commands.options import with_console
+from hermes_cli.commands.options import argument, with_console
 from hermes_cli.console import Console
 from hermes_cli.errors import HermesError, NotFoundError, UsageError
 from hermes_cli.server.running import RunningServer, running_servers
@@ -28,11 +28,10 @@ def command(
     console: Console,
     names: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="[SERVER]...",
-            help="Port, address, process number or model, as `hermes ps` shows them. None: the only one that runs.",
-            show_default=False,
-            autocompletion=running_names,
+        argument(
+            "[SERVER]...",
+            "Port, address, process number or model, as `hermes ps` shows them. None: the only one that runs.",
+            running_names,
         ),
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="All servers of this user.")] = False,

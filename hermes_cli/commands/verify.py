@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hermes_cli.commands.completing import installed_models
-from hermes_cli.commands.options import with_console
+from hermes_cli.commands.options import argument, with_console
 from hermes_cli.console import Console, Voice, stdin_is_terminal
 from hermes_cli.errors import HermesError, IntegrityError, NetworkError, NotFoundError
 from hermes_cli.units import counted
@@ -25,13 +25,7 @@ if TYPE_CHECKING:
 def command(
     console: Console,
     names: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[NAME]...",
-            help="Default: every model that is here.",
-            show_default=False,
-            autocompletion=installed_models,
-        ),
+        list[str] | None, argument("[NAME]...", "Default: every model that is here.", installed_models)
     ] = None,
     repair: Annotated[bool, typer.Option("--repair", help="Fetch damaged and missing files again.")] = False,
 ) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -163,11 +163,10 @@ class Engine(Protocol):
     async def load(self) -> ModelInfo:
         """Load the model if it is not loaded; return the facts about it.
 
-        Raises:
-            HermesError: it cannot be loaded.
+        Raise HermesError if it cannot be loaded.
         """
 
-    def generate(self, request: GenerationRequest) -> AsyncIterator[Event]:
+    def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
         """Yield text as it comes, then `Done`. `aclose` of the iterator cancels the request within one step.
 
         Raises:

@@ -86,8 +86,7 @@ def check_chats(header: GGUFHeader, name: str) -> None:
 def shard_paths(path: Path, split: Split) -> tuple[Path, ...]:
     """Return the paths of all shards, given one of them, whether they are there or not.
 
-    Raises:
-        IntegrityError: its name does not say which shard it is, so that llama.cpp cannot find the others.
+    Raise IntegrityError if its name does not say which shard it is, so that llama.cpp cannot find the others.
     """
     ending = ENDING.format(split.number, split.count)
     if not path.name.endswith(ending):

@@ -98,8 +98,7 @@ TYPE_NUMBERS: dict[str, int] = {kind.name.lower(): number for number, kind in TE
 def type_named(name: str) -> TensorType:
     """Return the tensor type of that name, in upper or lower case ("Q4_K", "q4_K").
 
-    Raises:
-        KeyError: llama.cpp has no such type.
+    Raise KeyError if llama.cpp has no such type.
     """
     return TENSOR_TYPES[TYPE_NUMBERS[name.lower()]]
 

@@ -180,15 +180,14 @@ def place(root: Path) -> str:
     return "ubuntu" if (root / "usr/bin/ubuntu-drivers").exists() else "elsewhere"
 
 
-def access_problem(root: Path, card: Card, *others: str) -> tuple[str, str]:
+def access_problem(
+    root: Path,  # of the file system
+    card: Card,  # which is used through its render nodes
+    *others: str,  # more device files that it is used through ("dev/kfd")
+) -> tuple[str, str]:
     """Return why this process cannot use the card, and the command that changes it; both empty if it can.
 
     /sys is the same in a container and outside, so a card may be seen that cannot be used.
-
-    Args:
-        root: of the file system.
-        card: which is used through its render nodes.
-        others: more device files that it is used through ("dev/kfd").
     """
     nodes = [*(f"dev/dri/{node.name}" for node in (card.device / "drm").glob("renderD*")), *others]
     closed = [node for node in sorted(nodes) if not os.access(root / node, os.R_OK | os.W_OK)]

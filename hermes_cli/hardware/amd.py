@@ -41,25 +41,17 @@ def load_smi() -> ModuleType | None:
 
 
 def devices(
-    root: Path,
-    ram: SystemMemory,
+    root: Path,  # of the file system
+    ram: SystemMemory,  # what a GPU inside the processor shares
+    # where ROCR_VISIBLE_DEVICES, HIP_VISIBLE_DEVICES, CUDA_VISIBLE_DEVICES and HSA_OVERRIDE_GFX_VERSION are looked up
     environ: Mapping[str, str],
-    notes: list[Note],
-    smi: Callable[[], ModuleType | None] = load_smi,
+    notes: list[Note],  # what cannot be found out is added here
+    smi: Callable[[], ModuleType | None] = load_smi,  # gives the module amdsmi; called only if there is a card
     *,
+    # they are used with Vulkan, which neither minds ROCm's variables nor needs its device file
     through_vulkan: bool = False,
 ) -> list[Device]:
-    """The GPUs that programs started now would see, in their order.
-
-    Args:
-        root: of the file system.
-        ram: what a GPU inside the processor shares.
-        environ: where ROCR_VISIBLE_DEVICES, HIP_VISIBLE_DEVICES, CUDA_VISIBLE_DEVICES and HSA_OVERRIDE_GFX_VERSION are
-            looked up.
-        notes: what cannot be found out is added here.
-        smi: gives the module amdsmi; called only if there is a card.
-        through_vulkan: they are used with Vulkan, which neither minds ROCm's variables nor needs its device file.
-    """
+    """The GPUs that programs started now would see, in their order."""
     cards = []
     for card in graphics_cards(root, VENDOR):
         if card.driver == "amdgpu":

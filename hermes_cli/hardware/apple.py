@@ -46,14 +46,12 @@ def answers(run: Sysctl) -> dict[str, str]:
         return {}
 
 
-def devices(sysctl: Mapping[str, str], ram: SystemMemory, notes: list[Note]) -> list[Device]:
-    """The GPU of an M-series chip; none on Macs with Intel processors, whose GPUs llama.cpp serves badly.
-
-    Args:
-        sysctl: from `answers`.
-        ram: of which the free part is free to the GPU too.
-        notes: what stands in the way is added here.
-    """
+def devices(
+    sysctl: Mapping[str, str],  # from `answers`
+    ram: SystemMemory,  # of which the free part is free to the GPU too
+    notes: list[Note],  # what stands in the way is added here
+) -> list[Device]:
+    """The GPU of an M-series chip; none on Macs with Intel processors, whose GPUs llama.cpp serves badly."""
     chip = sysctl.get("machdep.cpu.brand_string", "")
     if not chip.startswith("Apple"):
         return []

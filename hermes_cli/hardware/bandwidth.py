@@ -54,24 +54,15 @@ class Measurement(NamedTuple):
 
 
 def ram_bandwidth(
-    cpu: str,
-    cores: int,
-    ram: SystemMemory,
+    cpu: str,  # the processor's name. What is remembered holds for it, the number of cores and the total RAM
+    cores: int,  # as many threads measure
+    ram: SystemMemory,  # buffers must leave most of what is available of it alone
     *,
-    cache: int = 0,
-    measured: bool = True,
-    clock: Callable[[], float] = time.time,
+    cache: int = 0,  # bytes of the processor's last cache, which the measurement has to exceed
+    measured: bool = True,  # whether to measure if one is due
+    clock: Callable[[], float] = time.time,  # seconds since 1970
 ) -> Measurement | None:
-    """Return the best measurement of the bytes per second that all cores together read; None if there is none.
-
-    Args:
-        cpu: the processor's name. What is remembered holds for it, the number of cores and the total RAM.
-        cores: as many threads measure.
-        ram: buffers must leave most of what is available of it alone.
-        cache: bytes of the processor's last cache, which the measurement has to exceed.
-        measured: whether to measure if one is due.
-        clock: seconds since 1970.
-    """
+    """Return the best measurement of the bytes per second that all cores together read; None if there is none."""
     key = f"{cpu}, {cores} cores, {ram.total} bytes"
     known = _remembered().get(key, ())
     size = max(SMALLEST, min(2 * cache, LARGEST, ram.total // 8), cores * 2 * PASS)
@@ -121,16 +112,16 @@ def _left_by_others() -> float:
     return float(times.idle + getattr(times, "iowait", 0.0) + time.process_time())
 
 
-def measure(threads: int, size: int, *, windows: int = WINDOWS) -> float:
+def measure(
+    threads: int,  # one for each core
+    size: int,  # bytes of all their buffers together
+    *,
+    windows: int = WINDOWS,  # how many of each kind; the best counts, because others may be using the machine
+) -> float:
     """Bytes per second that so many threads, one for each core, move between RAM and cores.
 
     Two ways are tried because C libraries are good at different ones: comparing two buffers, which reads, and copying,
     where what is read and what is written both count. Both let other Python threads run meanwhile.
-
-    Args:
-        threads: one for each core.
-        size: bytes of all their buffers together.
-        windows: how many of each kind; the best counts, because others may be using the machine.
     """
     share = max(size // threads, 2 * PASS)
     workers = [_Worker(share) for _ in range(threads)]

@@ -146,8 +146,7 @@ def find_gpu(text: str) -> Gpu:
 def gpus_named(text: str) -> list[Gpu]:
     """All GPUs of that name, at least one; a name that is one GPU's full name is only that one's.
 
-    Raises:
-        UsageError: no GPU has that name; the hint holds the nearest ones.
+    Raise UsageError if no GPU has that name; the hint holds the nearest ones.
     """
     if share := _VGPU.fullmatch(text.strip()[:LONGEST_NAME]):
         gib = int(share["gib"])
@@ -165,15 +164,14 @@ def gpus_named(text: str) -> list[Gpu]:
     return _full_name_first(plain, gpus)
 
 
-def gpu_reported_as(vendor: Vendor, name: str, memory: int | None) -> Gpu | None:
+def gpu_reported_as(
+    vendor: Vendor,  # whose driver answered
+    name: str,  # as the driver says it ("NVIDIA A100-SXM4-80GB", "Apple M4 Max")
+    memory: int | None,  # bytes that the driver reports; for unified memory the bytes of RAM; None if unknown
+) -> Gpu | None:
     """Return the table's entry for a device that a probe found, None if there is none or the name is ambiguous.
 
     A device whose memory is not that of the entry is something else (a slice of the GPU, or a rebuilt card): None.
-
-    Args:
-        vendor: whose driver answered.
-        name: as the driver says it ("NVIDIA A100-SXM4-80GB", "Apple M4 Max").
-        memory: bytes that the driver reports; for unified memory the bytes of RAM; None if unknown.
     """
     if vendor == "nvidia" and _VGPU.fullmatch(name):
         with suppress(UsageError):
@@ -192,13 +190,11 @@ def gpu_reported_as(vendor: Vendor, name: str, memory: int | None) -> Gpu | None
     return gpus[0] if len(gpus) == 1 else None
 
 
-def typical_bandwidth(vendor: Vendor, memory: int) -> float:
-    """Bytes per second of the vendor's GPUs with this much memory: the median, of those nearest in size if none has it.
-
-    Args:
-        vendor: whose.
-        memory: bytes; of unified memory the RAM.
-    """
+def typical_bandwidth(
+    vendor: Vendor,
+    memory: int,  # bytes; of unified memory the RAM
+) -> float:
+    """Return the median bytes per second of the vendor's GPUs with this much memory, or nearest to it in size."""
 
     def distance(gpu: Gpu) -> float:
         return min(abs(math.log(size * GIB / memory)) for size in gpu.sizes)

@@ -49,14 +49,12 @@ MODELS = {
 }
 
 
-def devices(root: Path, ram: SystemMemory, notes: list[Note]) -> list[Device]:
-    """Intel's GPUs by PCI address; Vulkan drives them all.
-
-    Args:
-        root: of the file system.
-        ram: what a GPU inside the processor shares.
-        notes: what cannot be found out is added here.
-    """
+def devices(
+    root: Path,  # of the file system
+    ram: SystemMemory,  # what a GPU inside the processor shares
+    notes: list[Note],  # what cannot be found out is added here
+) -> list[Device]:
+    """Intel's GPUs by PCI address; Vulkan drives them all."""
     return [_device(root, card, ram, notes) for card in graphics_cards(root, VENDOR) if card.driver in {"i915", "xe"}]
 
 

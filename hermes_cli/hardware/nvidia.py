@@ -56,17 +56,13 @@ def _card_seen(root: Path) -> bool:
 
 
 def devices(
-    nvml: ModuleType | None, root: Path, ram: SystemMemory, environ: Mapping[str, str], notes: list[Note]
+    nvml: ModuleType | None,  # the module pynvml, or one that answers like it; None if there is none
+    root: Path,  # of the file system
+    ram: SystemMemory,  # what a GPU without memory of its own shares
+    environ: Mapping[str, str],  # where CUDA_VISIBLE_DEVICES and CUDA_DEVICE_ORDER are looked up
+    notes: list[Note],  # what cannot be found out is added here
 ) -> list[Device]:
-    """The GPUs that CUDA programs started now would see, in their order.
-
-    Args:
-        nvml: the module pynvml, or one that answers like it; None if there is none.
-        root: of the file system.
-        ram: what a GPU without memory of its own shares.
-        environ: where CUDA_VISIBLE_DEVICES and CUDA_DEVICE_ORDER are looked up.
-        notes: what cannot be found out is added here.
-    """
+    """The GPUs that CUDA programs started now would see, in their order."""
     if nvml is None:
         return _jetson(root, ram, environ, notes)
     try:
@@ -296,16 +292,15 @@ class _Cards:
             yield program.replace("\\", "/").rsplit("/", 1)[-1] + (f" {memory_size(size)}" if size else "")
 
 
-def visible_devices(choice: str | None, identifiers: Sequence[str], indexable: int | None = None) -> list[int]:
+def visible_devices(
+    choice: str | None,  # the variable's value, None if it is not set
+    identifiers: Sequence[str],  # the devices' UUIDs
+    indexable: int | None = None,  # how many of them, from the first on, also go by an index; None is all
+) -> list[int]:
     """Return the positions of the devices that CUDA_VISIBLE_DEVICES, or ROCm's and HIP's equivalent, leaves, in order.
 
     The CUDA C++ programming guide (environment variables): a list of indexes, of UUIDs or of their unambiguous
     beginnings; from the first entry that names nothing on, all are hidden. So "" and "-1" hide everything.
-
-    Args:
-        choice: the variable's value, None if it is not set.
-        identifiers: the devices' UUIDs.
-        indexable: how many of them, from the first on, also go by an index; None is all.
     """
     if choice is None:
         return list(range(len(identifiers) if indexable is None else indexable))

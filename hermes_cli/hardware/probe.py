@@ -94,16 +94,12 @@ class ProbeSources:
     corrections: Callable[[], Path] = lambda: paths.config_dir() / "hardware.yaml"
 
 
-def probe(*, measure: bool = True, sources: ProbeSources | None = None) -> Machine:
-    """Look at this machine.
-
-    Args:
-        measure: whether to measure RAM's bandwidth if that is due.
-        sources: where to look instead of at this machine.
-
-    Raises:
-        UsageError: hardware.yaml is no good.
-    """
+def probe(
+    *,
+    measure: bool = True,  # whether to measure RAM's bandwidth if that is due
+    sources: ProbeSources | None = None,  # where to look instead of at this machine
+) -> Machine:
+    """Look at this machine; raise UsageError if hardware.yaml is no good."""
     sources = sources or ProbeSources()
     notes: list[Note] = []
     root, sysctl = sources.root, apple.answers(sources.sysctl) if sources.sysctl else {}
@@ -209,15 +205,14 @@ def _driving_backend(vendor: Vendor, built: Collection[Backend]) -> Backend | No
     return next((backend for backend in SERVED_BY[vendor] if backend in built), None)
 
 
-def assign_backends(devices: Sequence[Device], built: tuple[Backend, ...], cuda_release: int = 0) -> list[Device]:
+def assign_backends(
+    devices: Sequence[Device],  # as their vendors' modules found them
+    built: tuple[Backend, ...],  # the backends of the installed llama.cpp
+    cuda_release: int = 0,  # the release of CUDA that it was built with, 0 if unknown
+) -> list[Device]:
     """The devices with the backend that will drive them; without one they are not usable, and `fix` says what helps.
 
     Cards of several vendors are used together with Vulkan only: no build has more of their own backends than one.
-
-    Args:
-        devices: as their vendors' modules found them.
-        built: the backends of the installed llama.cpp.
-        cuda_release: the release of CUDA that it was built with, 0 if unknown.
     """
     mixed = len({device.vendor for device in devices if not device.unified}) > 1
     assigned = []
@@ -289,15 +284,14 @@ def _plausible(device: Device) -> Device:
     return replace(device, bandwidth=None, bandwidth_source="assumed")
 
 
-def _with_speed(device: Device, memory: int, of_ram: tuple[float | None, ValueSource], notes: list[Note]) -> Device:
-    """The device with everything that can be known of how fast it is.
-
-    Args:
-        device: as the vendor's module found it, or a person corrected it.
-        memory: bytes that the driver reports, or of the whole machine's RAM if it shares that: they tell models apart.
-        of_ram: the RAM's bandwidth, None if unknown, and where that is from.
-        notes: what stays unknown is added here.
-    """
+def _with_speed(
+    device: Device,  # as the vendor's module found it, or a person corrected it
+    # bytes that the driver reports, or of the whole machine's RAM if it shares that: they tell models apart
+    memory: int,
+    of_ram: tuple[float | None, ValueSource],  # the RAM's bandwidth, None if unknown, and where that is from
+    notes: list[Note],  # what stays unknown is added here
+) -> Device:
+    """The device with everything that can be known of how fast it is."""
     from hermes_cli.hardware.gpus import gpu_reported_as  # noqa: PLC0415 - 10 ms, only where there is a GPU
 
     listed = gpu_reported_as(device.vendor, device.name, memory or None)

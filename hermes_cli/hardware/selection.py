@@ -16,17 +16,16 @@ FLAG = "--devices"
 SHORTEST_NAME = 2  # digits; fewer are a number
 
 
-def select_devices(machine: Machine, names: Sequence[str], reserve: int | None = None) -> Machine:
+def select_devices(
+    machine: Machine,  # the one at hand, or a simulated one
+    # numbers as `hermes hardware` shows them, or names or parts of them, which stand for every GPU that has them; none
+    # is all GPUs
+    names: Sequence[str],
+    reserve: int | None = None,  # bytes to leave free on each; None leaves that to the planner
+) -> Machine:
     """Return the machine with only these GPUs to be used.
 
-    Args:
-        machine: the one at hand, or a simulated one.
-        names: numbers as `hermes hardware` shows them, or names or parts of them, which stand for every GPU
-            that has them; none is all GPUs.
-        reserve: bytes to leave free on each; None leaves that to the planner.
-
-    Raises:
-        UsageError: there is no such GPU, or it cannot be used.
+    Raise UsageError if there is no such GPU, or it cannot be used.
     """
     devices = machine.devices
     if names:
@@ -47,8 +46,7 @@ def device_names(text: str | None) -> tuple[str, ...]:
 def reserve_bytes(text: str | None) -> int | None:
     """Return the bytes of `--reserve`; None if it is not given.
 
-    Raises:
-        UsageError: it is not a size.
+    Raise UsageError if it is not a size.
     """
     if text is None:
         return None

@@ -44,23 +44,20 @@ ONLY_VULKAN = Note("simulation", "llama.cpp uses cards of different vendors toge
 
 
 def simulate(
-    here: Machine, *, gpu: Sequence[str], vram: str | None, ram: str | None, apple: str | None, cpu_only: bool
+    here: Machine,  # the machine at hand
+    *,
+    gpu: Sequence[str],  # names of GPUs, each with a number in front if there are several of it
+    vram: str | None,  # memory of GPUs of any kind, with commas between them
+    ram: str | None,  # total RAM
+    apple: str | None,  # unified memory of a Mac, with the chip in front if it is known
+    cpu_only: bool,  # no GPU at all
 ) -> Machine:
     """The machine that the flags describe; `here` itself if there are none.
 
     GPUs that are named take the place of this machine's. RAM stays this machine's unless `ram` says another size.
     What was noted about what is replaced goes with it.
 
-    Args:
-        here: the machine at hand.
-        gpu: names of GPUs, each with a number in front if there are several of it.
-        vram: memory of GPUs of any kind, with commas between them.
-        ram: total RAM.
-        apple: unified memory of a Mac, with the chip in front if it is known.
-        cpu_only: no GPU at all.
-
-    Raises:
-        UsageError: the flags contradict each other, or one of them cannot be understood.
+    Raise UsageError if the flags contradict each other, or one of them cannot be understood.
     """
     given = {"--gpu": bool(gpu), "--vram": vram is not None, "--apple": apple is not None, "--cpu-only": cpu_only}
     flags = [flag for flag, present in given.items() if present]
@@ -86,17 +83,15 @@ def simulate(
     return machine
 
 
-def parse_size(text: str, what: str) -> int:
+def parse_size(
+    text: str,  # as typed
+    what: str,  # where it was typed, for the message ("--ram")
+) -> int:
     """Bytes of memory from `24G`, `24 GiB`, `24576M`, `0.5T`, or `24`, which can only be G.
 
     G is 2^30, with or without "B" or "iB" behind it.
 
-    Args:
-        text: as typed.
-        what: where it was typed, for the message ("--ram").
-
-    Raises:
-        UsageError: it is not a size, less than 1 MiB, or more than 100 TiB.
+    Raise UsageError if it is not a size, less than 1 MiB, or more than 100 TiB.
     """
     shown = f"{text[:40]}…" if len(text) > 40 else text  # noqa: PLR2004 - more does not help to recognise it
     match = _SIZE.fullmatch(text.strip())

@@ -44,16 +44,12 @@ def read_adapters() -> list[Adapter]:
 
 
 def devices(
-    adapters: Collection[Adapter], ram: SystemMemory, built: Collection[Backend], notes: list[Note]
+    adapters: Collection[Adapter],  # from `read_adapters`
+    ram: SystemMemory,  # what a GPU inside the processor shares: Windows lends it half
+    built: Collection[Backend],  # the backends of the installed llama.cpp
+    notes: list[Note],  # what cannot be found out is added here
 ) -> list[Device]:
-    """AMD's GPUs, then Intel's, in the registry's order.
-
-    Args:
-        adapters: from `read_adapters`.
-        ram: what a GPU inside the processor shares: Windows lends it half.
-        built: the backends of the installed llama.cpp.
-        notes: what cannot be found out is added here.
-    """
+    """AMD's GPUs, then Intel's, in the registry's order."""
     found = []
     for adapter in adapters:
         ids = re.match(r"(?i)pci\\ven_([0-9a-f]{4})", str(adapter.get("MatchingDeviceId", "")))

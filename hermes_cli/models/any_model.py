@@ -71,8 +71,7 @@ def open_variant(reference: ModelReference, typed: str, catalogue: Catalogue, ro
 
     What is on this disk is read here, without the Hub. `room` are the bytes that a file may have which is not named.
 
-    Raises:
-        HermesError: it is not there, cannot be read, or is not a model to chat with.
+    Raise HermesError if it is not there, cannot be read, or is not a model to chat with.
     """
     try:
         file = find(reference, catalogue)
@@ -179,25 +178,15 @@ def _scaled(model: CatalogModel, name: str, files: ModelFiles, size: int) -> Cat
 
 
 def _variant(
-    headers: Sequence[GGUFHeader],
-    source: str,
-    label: str,
-    first_file: tuple[str, int],
-    size: int,
-    path: Path,
-    folder: object = None,
+    headers: Sequence[GGUFHeader],  # of all its files
+    source: str,  # the repository or folder, to be shown
+    label: str,  # the name to be typed
+    first_file: tuple[str, int],  # name of the first file, and how many shards there are
+    size: int,  # bytes of all files
+    path: Path,  # the file, or a skeleton of it, for dry runs
+    folder: object = None,  # is kept as long as the variant
 ) -> FileVariant:
-    """Return what the headers of a file, or of all its shards, say as a model in one quantization.
-
-    Args:
-        headers: of all its files.
-        source: the repository or folder, to be shown.
-        label: the name to be typed.
-        first_file: name of the first file, and how many shards there are.
-        size: bytes of all files.
-        path: the file, or a skeleton of it, for dry runs.
-        folder: is kept as long as the variant.
-    """
+    """Return what the headers of a file, or of all its shards, say as a model in one quantization."""
     header, facts = headers[0], facts_of(headers)
     check_chats(header, label)
     quantization = quantization_in_file_name(first_file[0]) or header.file_type or "GGUF"

@@ -20,8 +20,7 @@ from hermes_cli.catalog.models import (
     model_tensors,
 )
 from hermes_cli.errors import IntegrityError, UsageError
-from hermes_cli.store.choose_weights import CONFIG, is_weights
-from hermes_cli.store.weights import installed_weights
+from hermes_cli.store.weights import CONFIG, installed_weights, is_weights
 
 Kind = Literal["llama", "qwen3", "seed_oss"]
 # Model types whose tensors are those of one of ours; Qwen 2 has a few biases more.
@@ -61,8 +60,8 @@ def weights_on_hub(repo: str, name: str) -> EngineWeights:
     """
     if folder := installed_weights(repo):
         return weights_in_folder(folder, name)
-    from hermes_cli.store.choose_weights import weight_files  # noqa: PLC0415 - the Hub's code
     from hermes_cli.store.hub import list_files, read_file  # noqa: PLC0415 - as above
+    from hermes_cli.store.weights import weight_files  # noqa: PLC0415 - the Hub's code
 
     files = {file.path: file for file in list_files(repo)}
     size = sum(files[path].size for path in weight_files(repo, files) if is_weights(path))

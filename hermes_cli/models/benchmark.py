@@ -35,8 +35,7 @@ MOST_TOKENS = 1 << 31  # of a context that the file says nothing of
 def bench_tests(depths: Sequence[int], trained: int) -> tuple[BenchTest, ...]:
     """Return the tests for each depth that a model with so many tokens of context can handle.
 
-    Raises:
-        UsageError: it can handle none of them.
+    Raise UsageError if it can handle none of them.
     """
     longest = trained or MOST_TOKENS
     tests = tuple(

@@ -68,8 +68,7 @@ def engine_choice(
 
     Where llama-cpp-python is not installed, llama-server takes its place if it is here.
 
-    Raises:
-        UsageError: a flag for engines that hermes starts is given without one, or the name is none.
+    Raise UsageError if a flag for engines that hermes starts is given without one, or the name is none.
     """
     if not name and not (command or arguments or rpc):
         return default_engine()

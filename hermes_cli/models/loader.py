@@ -32,24 +32,19 @@ T = TypeVar("T")
 
 
 class Prewarm:
-    """An event loop, and a child that gets ready to be an engine; to be used in `with`, which ends both.
-
-    Attributes:
-        verbose: show the log of children on standard error.
-    """
+    """An event loop, and a child that gets ready to be an engine; to be used in `with`, which ends both."""
 
     def __init__(self, *, engine: bool = True) -> None:
         """Start nothing yet; without `engine` no child is started before one is asked for."""
         self.event_loop = EventLoop()
-        self.verbose = False
+        self.verbose = False  # show the log of children on standard error
         self._engine = engine
         self._starting: asyncio.Task[Child] | None = None
 
     def child(self) -> Child:
         """Return the child that runs, or a new one if it has ended; `take` it, or it is ended here.
 
-        Raises:
-            EngineError: no process can be started.
+        Raise EngineError if no process can be started.
         """
         child = self.event_loop.run(self._starting or self._start())
         child = child if child.usable else self.event_loop.run(self._start())
@@ -114,11 +109,11 @@ class ModelLoader:
         self._recommend, self._fetch = recommend, fetch
 
     @contextmanager
-    def begin(self, name: str | None) -> Iterator[Callable[[], LoadedModel]]:
+    def begin(
+        self,
+        name: str | None,  # as `hermes list` shows it, or a path; None is the best that is installed
+    ) -> Iterator[Callable[[], LoadedModel]]:
         """Begin to load a model; the yielded function does the rest, as long as the context is open.
-
-        Args:
-            name: as `hermes list` shows it, or a path; None is the best that is installed.
 
         Raises:
             NotFoundError: it is not on this disk.

@@ -88,7 +88,7 @@ def _prompt(info: ModelInfo, tokens: int, seed: int) -> tuple[int, ...]:
 async def _completed(engine: Engine, prompt: tuple[int, ...], tokens: int) -> Done:
     sampling = SamplingOptions(temperature=0, ignore_eos=True)
     request = GenerationRequest(prompt, sampling=sampling, max_tokens=tokens)
-    async with aclosing(engine.generate(request)) as events:  # type: ignore[type-var]  # it can be closed
+    async with aclosing(engine.generate(request)) as events:
         async for event in events:
             if isinstance(event, Done):
                 return event

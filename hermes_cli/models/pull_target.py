@@ -178,8 +178,8 @@ def target_of(variant: Variant, revision: str | None = None, notes: tuple[str, .
 
 
 def _of_weights(reference: WeightsReference, revision: str | None, *, tokenizer_only: bool) -> PullTarget:
-    from hermes_cli.store.choose_weights import weight_files  # noqa: PLC0415 - the Hub's code
     from hermes_cli.store.hub import list_files  # noqa: PLC0415 - as above
+    from hermes_cli.store.weights import weight_files  # noqa: PLC0415 - the Hub's code
 
     paths = [file.path for file in list_files(reference.repo, revision)]
     files = weight_files(reference.repo, paths, tokenizer_only=tokenizer_only)

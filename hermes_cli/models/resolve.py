@@ -47,13 +47,11 @@ class ModelRequest:
     engine: EngineChoice | None = None  # an engine that hermes starts for it; None is the one of this program
 
 
-def given_flags(request: ModelRequest, overrides: Mapping[str, str]) -> list[str]:
-    """Return the flags that a request has of what only the embedded engine loads: YaRN, drafts, adapters, and these.
-
-    Args:
-        request: from a command line or a file.
-        overrides: flags of settings of `LoadOverrides`, by their names there.
-    """
+def given_flags(
+    request: ModelRequest,  # from a command line or a file
+    overrides: Mapping[str, str],  # flags of settings of `LoadOverrides`, by their names there
+) -> list[str]:
+    """Return the flags that a request has of what only the embedded engine loads: YaRN, drafts, adapters, and these."""
     free = LoadOverrides()
     given = [flag for name, flag in overrides.items() if getattr(request.overrides, name) != getattr(free, name)]
     others = {"--yarn": request.yarn, "--draft": request.draft != DRAFT_OFF, "--lora": bool(request.adapters)}

@@ -47,19 +47,13 @@ class ServableModel(ABC):
     def engine(
         self,
         *,
-        verbose: bool = False,
-        progress: Callable[[float], None] = lambda _: None,
+        verbose: bool = False,  # show llama.cpp's log on standard error
+        progress: Callable[[float], None] = lambda _: None,  # gets the part that is loaded, from 0 to 1
+        # is told what a start waits for that only a person can bring about
         note: Callable[[str], None] = lambda _: None,
-        child: Child | None = None,
+        child: Child | None = None,  # a process that is ready to be this program's own engine
     ) -> Engine:
-        """Make the engine; it loads the model when it is asked to.
-
-        Args:
-            verbose: show llama.cpp's log on standard error.
-            progress: gets the part that is loaded, from 0 to 1.
-            note: is told what a start waits for that only a person can bring about.
-            child: a process that is ready to be this program's own engine.
-        """
+        """Make the engine; it loads the model when it is asked to."""
 
     def memory_fault(self) -> HermesError | None:
         """Return what keeps it from being loaded now; None if there is memory for it, or it takes none of ours."""

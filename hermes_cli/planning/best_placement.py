@@ -11,10 +11,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hermes_cli.catalog.models import Architecture
-from hermes_cli.planning.measured import SpeedRatio, corrected
 from hermes_cli.planning.memory import ContextSettings, Weights
 from hermes_cli.planning.placement import ROOMY, Placement, place_layers, placements
-from hermes_cli.planning.speed import PROMPTS, FirstToken, Speed, decode_speed, first_token_seconds, prefill_speed
+from hermes_cli.planning.speed import (
+    PROMPTS,
+    FirstToken,
+    Speed,
+    SpeedRatio,
+    corrected,
+    decode_speed,
+    first_token_seconds,
+    prefill_speed,
+)
 
 if TYPE_CHECKING:
     from hermes_cli.hardware.machine import Machine
@@ -127,28 +135,18 @@ def best_placement(
 
 
 def placed_best(
-    model: tuple[Architecture, str, Weights],
-    settings: ContextSettings,
-    machine: Machine,
-    purpose: Purpose = "chat",
-    allows: Callable[[PlacedModel], bool] = lambda _: True,
-    name: str = "",
-    measured: Sequence[SpeedRatio] = (),
-    gpu_layers: int | None = None,
+    model: tuple[Architecture, str, Weights],  # its architecture, quantization and weights
+    settings: ContextSettings,  # with which it is loaded
+    machine: Machine,  # where
+    purpose: Purpose = "chat",  # whose needs count
+    allows: Callable[[PlacedModel], bool] = lambda _: True,  # tells whether the user allows a place
+    name: str = "",  # of the variant, for its own measured speeds
+    measured: Sequence[SpeedRatio] = (),  # by `hermes bench`, on this machine
+    gpu_layers: int | None = None,  # as many as are to be on GPUs; None is free
 ) -> PlacedModel | None:
     """Return a model where it costs least, of equal places the fastest on the fewest GPUs; None if none is allowed.
 
     A machine's further GPUs add to the choice and change none of the costs: more hardware never makes it worse.
-
-    Args:
-        model: its architecture, quantization and weights.
-        settings: with which it is loaded.
-        machine: where.
-        purpose: whose needs count.
-        allows: tells whether the user allows a place.
-        name: of the variant, for its own measured speeds.
-        measured: by `hermes bench`, on this machine.
-        gpu_layers: as many as are to be on GPUs; None is free.
     """
     architecture, quantization, table = model
     need = NEEDS[purpose]

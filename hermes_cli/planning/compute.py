@@ -27,16 +27,13 @@ ENDLESS = 1 << 62
 
 
 def compute_bytes(
-    architecture: Architecture, settings: ContextSettings, *, on_gpu: bool = False, with_output: bool = True
+    architecture: Architecture,  # of the model
+    settings: ContextSettings,  # the context and the micro-batch
+    *,
+    on_gpu: bool = False,  # the embedding is looked up on the CPU, and its result is copied to the device
+    with_output: bool = True,  # the device holds the output matrix, so the logits are computed there
 ) -> int:
-    """Bytes of the compute buffer on one device, for the largest pass that llama.cpp reserves room for.
-
-    Args:
-        architecture: of the model.
-        settings: the context and the micro-batch.
-        on_gpu: the embedding is looked up on the CPU, and its result is copied to the device.
-        with_output: the device holds the output matrix, so the logits are computed there.
-    """
+    """Bytes of the compute buffer on one device, for the largest pass that llama.cpp reserves room for."""
     without, with_all = _peaks(architecture, settings, on_gpu)
     return with_all if with_output else without
 

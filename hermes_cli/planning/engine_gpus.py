@@ -24,8 +24,7 @@ def engine_gpus(machine: Machine, engine: EngineName) -> tuple[Device, ...]:
 
     Each gives as much as the smallest of them, so a small one beside large ones can take more than it brings.
 
-    Raises:
-        UsageError: there are none.
+    Raise UsageError if there are none.
     """
     if gpus := supported_gpus(machine):
         free = sorted((free_memory(gpu) for gpu in gpus), reverse=True)

@@ -86,15 +86,12 @@ class FittedPlan:
 
 
 def choose_plan(
-    name: str, overrides: LoadOverrides, plans: Sequence[Tried], alternatives: Sequence[Tried]
+    name: str,  # of the file, for messages
+    overrides: LoadOverrides,  # what the user insists on
+    plans: Sequence[Tried],  # how the plans did, the one wanted most first
+    alternatives: Sequence[Tried],  # the same of plans that are not what the user insists on
 ) -> FittedPlan:
     """Return the first plan that fits.
-
-    Args:
-        name: of the file, for messages.
-        overrides: what the user insists on.
-        plans: how the plans did, the one wanted most first.
-        alternatives: the same of plans that are not what the user insists on.
 
     Raises:
         DoesNotFitError: none of the plans fits; the hint names the nearest that would.

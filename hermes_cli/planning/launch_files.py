@@ -76,16 +76,15 @@ class _Setup:
         )
 
 
-def launch_file(kind: FileKind, plan: LaunchPlan, *, gpus: int, gpu: Device, made_by: str) -> LaunchFile:
-    """Return the file of a kind.
-
-    Args:
-        kind: whose file.
-        plan: to be started.
-        gpus: of each node.
-        gpu: one of them.
-        made_by: the command line that made it, for a comment.
-    """
+def launch_file(
+    kind: FileKind,  # whose file
+    plan: LaunchPlan,  # to be started
+    *,
+    gpus: int,  # of each node
+    gpu: Device,  # one of them
+    made_by: str,  # the command line that made it, for a comment
+) -> LaunchFile:
+    """Return the file of a kind."""
     makers: dict[FileKind, Callable[[_Setup], LaunchFile]] = {
         "slurm": _slurm,
         "lws": _lws,
@@ -103,13 +102,13 @@ def shell_line(argv: Sequence[str], variables: Sequence[str] = ()) -> str:
     )
 
 
-def _node_script(setup: _Setup, rank: str, head: str, host: str = "127.0.0.1") -> list[str]:
+def _node_script(setup: _Setup, rank: str, head: str) -> list[str]:
     """Return the lines that start the engine on one node: the head, or another whose rank is a variable."""
     plan = setup.plan
-    first = f"exec {shell_line(plan.argv(0, head=head, host=host), [head])}"
+    first = f"exec {shell_line(plan.argv(0, head=head, host='127.0.0.1'), [head])}"
     if plan.nodes == 1:
         return [first]
-    other = f"exec {shell_line(plan.argv(rank, head=head, host=host), [head, rank])}"
+    other = f"exec {shell_line(plan.argv(rank, head=head), [head, rank])}"
     return [f'if [ "{rank}" = 0 ]; then', f"  {first}", "else", f"  {other}", "fi"]
 
 

@@ -98,26 +98,17 @@ class LaunchPlan:
 
     def argv(
         self,
-        rank: int | str = 0,
+        rank: int | str = 0,  # of the node; the head has 0. A text, such as `$RANK`, stands for that of any other node
         *,
+        # the Unix socket that the head listens on, in place of `host` and `port`; SGLang has none
         socket: str | None = None,
-        host: str = "127.0.0.1",
-        port: int | str = PORT,
-        head: str = "127.0.0.1",
-        program: Sequence[str] = (),
-        ray: bool = False,
+        host: str = "127.0.0.1",  # address that the head listens on
+        port: int | str = PORT,  # its port, or a text that stands for it
+        head: str = "127.0.0.1",  # the address at which the other nodes reach the head, or a variable that holds it
+        program: Sequence[str] = (),  # what is run, such as `("/opt/vllm/bin/vllm",)`; by default what PATH has
+        ray: bool = False,  # the nodes are those of a running Ray cluster, and only the head is started
     ) -> list[str]:
-        """Return the command of one node.
-
-        Args:
-            rank: of the node; the head has 0. A text, such as `$RANK`, stands for that of any other node.
-            socket: the Unix socket that the head listens on, in place of `host` and `port`; SGLang has none.
-            host: address that the head listens on.
-            port: its port, or a text that stands for it.
-            head: the address at which the other nodes reach the head, or a variable that holds it.
-            program: what is run, such as `("/opt/vllm/bin/vllm",)`; by default what PATH has.
-            ray: the nodes are those of a running Ray cluster, and only the head is started.
-        """
+        """Return the command of one node."""
         if self.engine == "sglang":
             return [*(program or ("python3", "-m", "sglang.launch_server")), *self._sglang(rank, host, port, head)]
         listen = ["--uds", socket] if socket else ["--host", host, "--port", str(port)]

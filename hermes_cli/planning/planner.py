@@ -39,8 +39,7 @@ def plans_for(facts: FileFacts, machine: Machine, overrides: LoadOverrides) -> t
     That one is there whether it fits or not, so that its memory can be told. Of the others there are those that fit as
     far as can be computed; if nothing does, the smallest.
 
-    Raises:
-        UsageError: a longer context is asked for, or needed, than the model was trained for.
+    Raise UsageError if a longer context is asked for, or needed, than the model was trained for.
     """
     trained, reach = facts.trained_context, _reach(facts, overrides)
     how = "YaRN stretches this model to" if overrides.yarn else "this model was trained for"

@@ -13,10 +13,9 @@ from hermes_cli.catalog.variants import Variant, preferred_variants
 from hermes_cli.gguf.types import KvType
 from hermes_cli.hardware.machine import MOST_DEVICES, Machine
 from hermes_cli.planning.best_placement import NEEDS, POINTS_FOR_LEAVING_GPU, PlacedModel, placed_best
-from hermes_cli.planning.measured import SpeedRatio
 from hermes_cli.planning.memory import ContextSettings, on_cpu, weights
 from hermes_cli.planning.quality import Purpose, QualityScore, model_results, quantization_cost, supports_purpose
-from hermes_cli.planning.speed import active_elements
+from hermes_cli.planning.speed import SpeedRatio, active_elements
 
 # DeepHermes thinks for up to 13,000 tokens (its card).
 WANTED_BY_SHORT_THOUGHTS, LEAST_OF_SHORT_THOUGHTS = 32_768, 16_384

@@ -9,8 +9,9 @@ stays on the CPU, where their KV cache is.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self, TypeVar
 
 from hermes_cli.catalog.models import Architecture
 from hermes_cli.planning.memory import ContextSettings, Weights, kv_bytes_per_layer
@@ -34,8 +35,11 @@ if TYPE_CHECKING:
     from hermes_cli.hardware.machine import Machine
     from hermes_cli.planning.quality import Purpose
 
+SpeedKind = Literal["decode", "prefill"]
 SPREAD = (0.75, 1.3)  # low and high end of the range, as a factor
 PREFILL_SPREAD = (0.55, 1.6)
+MEASURED_SPREAD = 0.1  # of a measured speed: other lengths of the context, other programs
+MOST_CORRECTION = 2.0  # by measured speeds, a factor; what is further away says something about that one model or run
 PREFILL_TOKENS = 512  # of the prompt that a prefill speed holds for, as in llama-bench's pp512
 OFFLOADED = 32  # tokens of the smallest batch whose weights are copied to a GPU (ggml-cuda.cu, ggml-vulkan.cpp)
 
@@ -216,3 +220,47 @@ def _active_share(architecture: Architecture) -> float:
     idle = (architecture.experts - architecture.experts_used) * 3 * architecture.feed_forward_length
     active = active_elements(architecture)
     return active / (active + idle * architecture.embedding_length)
+
+
+S = TypeVar("S", bound=Speed)
+
+
+@dataclass(frozen=True)
+class SpeedRatio:
+    """Measured over estimated speed of a model that was loaded with so many layers on GPUs, of so many in all."""
+
+    model: str
+    kind: SpeedKind
+    gpu_layers: int
+    all_layers: int
+    ratio: float
+
+
+def corrected(speed: S, kind: SpeedKind, model: str, placement: Placement, ratios: Sequence[SpeedRatio]) -> S:
+    """Return an estimate corrected by what was measured.
+
+    The same model with as many layers on GPUs has its own ratio, and its speed counts as measured. Others get the
+    median of all that were wholly on GPUs, wholly on the CPU or on both as they are, within bounds.
+    """
+    if not ratios:
+        return speed
+    layers, all_layers = placement.gpu_layers, max(share.last for share in placement.shares) + 1
+    of_kind = [ratio for ratio in ratios if ratio.kind == kind]
+    own = [ratio.ratio for ratio in of_kind if (ratio.model, ratio.gpu_layers) == (model, layers)]
+    if own:
+        measured = speed.times(own[-1])
+        expected = measured.expected
+        return replace(
+            measured, low=expected * (1 - MEASURED_SPREAD), high=expected * (1 + MEASURED_SPREAD), source="measured"
+        )
+    place = _place(layers, all_layers)
+    alike = [ratio.ratio for ratio in of_kind if _place(ratio.gpu_layers, ratio.all_layers) == place]
+    if not alike:
+        return speed
+    import statistics  # noqa: PLC0415 - 5 ms, and most machines have no benchmarks
+
+    return speed.times(min(max(statistics.median(alike), 1 / MOST_CORRECTION), MOST_CORRECTION))
+
+
+def _place(gpu_layers: int, all_layers: int) -> Literal["cpu", "gpu", "both"]:
+    return "cpu" if not gpu_layers else "gpu" if gpu_layers >= all_layers else "both"

@@ -31,15 +31,15 @@ TAGS = tuple(f"<{slash}{name}>" for name in _TAG_NAMES.split() for slash in ("",
 class SpecialTexts:
     """The texts that a vocabulary turns into one token each where special tokens are parsed."""
 
-    def __init__(self, control: Iterable[str] = (), added: Iterable[str] = (), template: str = "") -> None:
-        """Prepare the search for them.
-
-        Args:
-            control: texts of the vocabulary's control tokens (llama.cpp's CONTROL and UNKNOWN).
-            added: texts of its USER_DEFINED tokens. Some vocabularies have ordinary text among them, like runs of
-                spaces; only those count that are tags, look like control tokens, or are written by the template.
-            template: source of the chat template.
-        """
+    def __init__(
+        self,
+        control: Iterable[str] = (),  # texts of the vocabulary's control tokens (llama.cpp's CONTROL and UNKNOWN)
+        # texts of its USER_DEFINED tokens. Some vocabularies have ordinary text among them, like runs of spaces; only
+        # those count that are tags, look like control tokens, or are written by the template
+        added: Iterable[str] = (),
+        template: str = "",  # source of the chat template
+    ) -> None:
+        """Prepare the search for them."""
         texts = {text for text in control if text}
         texts |= {text for text in added if text in TAGS or text.startswith("<|")}
         texts |= {text for text in added if text.startswith("<") and text in template}
@@ -51,15 +51,16 @@ class SpecialTexts:
         self._tails = {text[size:] for text in texts for size in range(1, len(text))}
         self._all = "\0".join(texts)
 
-    def guard(self, text: str, *, keep_tags: bool = False, alone: bool = True) -> str:
-        """Return content with marks, so that `cut` sees what of it a special token is made of.
-
-        Args:
-            text: from a user, a tool or a model.
-            keep_tags: `TAGS` in it count as the template's: for system prompts and for turns of the model.
-            alone: also mark text that a template could put into the middle of a special token (`<|` + text + `|>`). Not
-                for names in JSON, which templates compare.
-        """
+    def guard(
+        self,
+        text: str,  # from a user, a tool or a model
+        *,
+        keep_tags: bool = False,  # `TAGS` in it count as the template's: for system prompts and for turns of the model
+        # also mark text that a template could put into the middle of a special token (`<|` + text + `|>`). Not for
+        # names in JSON, which templates compare
+        alone: bool = True,
+    ) -> str:
+        """Return content with marks, so that `cut` sees what of it a special token is made of."""
         text = text.replace(MARK, "\ufffd")
         if self._texts is None:
             return text

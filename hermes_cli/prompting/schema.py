@@ -53,16 +53,15 @@ class Checker:
     """Rewrites one document."""
 
     def __init__(
-        self, document: Json, about: str = "the schema", *, notes: list[str] | None = None, lenient: bool = False
+        self,
+        document: Json,  # as from `json.loads`
+        about: str = "the schema",  # what it is the schema of, for messages
+        *,
+        # gets a line for each word that cannot be enforced and is left out; without it they are refused
+        notes: list[str] | None = None,
+        lenient: bool = False,  # words that are malformed are left out with a note, too
     ) -> None:
-        """Take a schema; it is not changed.
-
-        Args:
-            document: as from `json.loads`.
-            about: what it is the schema of, for messages.
-            notes: gets a line for each word that cannot be enforced and is left out; without it they are refused.
-            lenient: words that are malformed are left out with a note, too.
-        """
+        """Take a schema; it is not changed."""
         self.multiples: set[tuple[int, int]] = set()
         self.pointers: dict[int, str] = {}  # of what was made, by its id()
         self.with_patterns: list[dict[str, Json]] = []  # objects with properties and patterns of names

@@ -18,14 +18,12 @@ _DEEPEST = 4  # properties in properties
 _SAYS_NOTHING = frozenset({"type", "title", "description", "$comment"})  # beside `required` in an object
 
 
-def exclusive(schemas: Sequence[Json], follow: Follow, beside: Names) -> list[Json] | None:
-    """Return schemas that exclude each other and mean, as `anyOf`, what these mean as `oneOf`; None if there are none.
-
-    Args:
-        schemas: as written; what is wrong in them is found by others.
-        follow: replaces references.
-        beside: names of properties that other schemas for the same value have.
-    """
+def exclusive(
+    schemas: Sequence[Json],  # as written; what is wrong in them is found by others
+    follow: Follow,  # replaces references
+    beside: Names,  # names of properties that other schemas for the same value have
+) -> list[Json] | None:
+    """Return schemas that exclude each other and mean as `anyOf` what these mean as `oneOf`; None if there are none."""
     if len(schemas) > MOST_COMPARED:
         return None
     comparison = _Comparison(follow, beside)

@@ -75,22 +75,17 @@ def gbnf(grammar: str) -> AnswerGrammar:
 
 
 def tool_calls(
-    tools: Sequence[Any],
+    tools: Sequence[Any],  # in OpenAI's shape; `parameters` may be missing
+    # `auto`, `none`, `required`, or a tool as `{"type": "function", "function": {"name": …}}`
     tool_choice: object = "auto",
     *,
-    parallel: bool = True,
+    parallel: bool = True,  # whether a turn may have more than one call
+    # gets a line for each word in tools that cannot be read or enforced and is left out; without it, and in tools that
+    # say `strict`, such words are refused
     notes: list[str] | None = None,
-    strict: Container[str] = (),
+    strict: Container[str] = (),  # names of more tools that are strict
 ) -> ToolGrammar | None:
     """Return the grammar of the calls that are possible, each with arguments that conform to its tool's parameters.
-
-    Args:
-        tools: in OpenAI's shape; `parameters` may be missing.
-        tool_choice: `auto`, `none`, `required`, or a tool as `{"type": "function", "function": {"name": …}}`.
-        parallel: whether a turn may have more than one call.
-        notes: gets a line for each word in tools that cannot be read or enforced and is left out; without it, and in
-            tools that say `strict`, such words are refused.
-        strict: names of more tools that are strict.
 
     Returns: None where there are no tools and none are asked for.
     """

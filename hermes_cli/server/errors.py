@@ -146,11 +146,11 @@ class Problem:
         return Response(self.body(shape), self.status, self.headers, media_type="application/json")
 
 
-def shortened(text: str, most: int = MOST_CHARACTERS) -> str:
-    """Return a text, cut in the middle if it has more than `most` characters."""
-    if len(text) <= most:
+def shortened(text: str) -> str:
+    """Return a text, cut in the middle if it is long."""
+    if len(text) <= MOST_CHARACTERS:
         return text
-    half = (most - 3) // 2
+    half = (MOST_CHARACTERS - 3) // 2
     return f"{text[:half]} … {text[-half:]}"
 
 

@@ -134,7 +134,7 @@ class _Completion:
     ) -> AsyncGenerator[LlamaCompletion, None]:
         prompt = await text_of(model.chat_model.engine, self._parsed.prompts[index // self._parsed.choices])
         generated, has_new_line = 0, False
-        async with aclosing(model.chat_model.engine.generate(request)) as events:  # type: ignore[type-var]  # it can be closed
+        async with aclosing(model.chat_model.engine.generate(request)) as events:
             async for engine_event in events:
                 if isinstance(engine_event, TextEvent):
                     generated += engine_event.tokens

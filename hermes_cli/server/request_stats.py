@@ -89,7 +89,7 @@ class CountedEngine:
         if not math.isinf(left):  # one for all tokens
             timer = asyncio.get_running_loop().call_later(max(left, 0), deadline.interrupt, _too_slow())
         try:
-            async with aclosing(self._engine.generate(request)) as events:  # type: ignore[type-var]  # it can be closed
+            async with aclosing(self._engine.generate(request)) as events:
                 while event := await deadline.next(events):
                     if is_first:
                         is_first, now = False, time.monotonic()

@@ -79,8 +79,7 @@ class RunningServer:
     def listens(self) -> bool:
         """Return whether it listens on its port: proof that the process is the server that the record tells of.
 
-        Raises:
-            psutil.Error: the process has ended, or may not be looked at.
+        Raise psutil.Error if the process has ended, or may not be looked at.
         """
         connections = self.process.net_connections("tcp")
         return any(each.laddr[1:2] == (self.port,) and each.status == psutil.CONN_LISTEN for each in connections)

@@ -11,8 +11,7 @@ import msgspec
 
 from hermes_cli import paths
 from hermes_cli.errors import HermesError
-from hermes_cli.planning.measured import SpeedRatio
-from hermes_cli.planning.speed import Speed
+from hermes_cli.planning.speed import Speed, SpeedRatio
 
 if TYPE_CHECKING:
     from hermes_cli.hardware.machine import Machine

@@ -51,16 +51,13 @@ class FileChoice:
 
 
 def choose_files(
-    repo: str, sizes: Mapping[str, int], wanted: str | None, room: int | None = None, best: str | None = None
+    repo: str,  # for messages
+    sizes: Mapping[str, int],  # bytes of all its files, by path
+    wanted: str | None,  # a quantization as typed. None for the usual one of those whose files fit into memory
+    room: int | None = None,  # bytes of memory for the files, None if unknown
+    best: str | None = None,  # the name of the one to take if none is wanted: it suits this machine best
 ) -> FileChoice:
     """Return the model to fetch of a repository.
-
-    Args:
-        repo: for messages.
-        sizes: bytes of all its files, by path.
-        wanted: a quantization as typed. None for the usual one of those whose files fit into memory.
-        room: bytes of memory for the files, None if unknown.
-        best: the name of the one to take if none is wanted: it suits this machine best.
 
     Raises:
         NotFoundError: there is no such model.

@@ -27,8 +27,7 @@ def check_connection() -> None:
 
     A token that may not be read is warned of once, and requests go on without: public models need none.
 
-    Raises:
-        NetworkError: a proxy that cannot be used, or a token that cannot be sent.
+    Raise NetworkError if a proxy cannot be used, or a token cannot be sent.
     """
     for variable, address in list(os.environ.items()):
         if variable.lower() in PROXY_VARIABLES and address:

@@ -74,15 +74,12 @@ def bytes_on_disk(files: Iterable[Path], counted: set[Inode] | None = None) -> i
 
 
 def files_below(
-    folder: Path, *, follow: bool = False, on_error: Callable[[OSError], None] | None = None
+    folder: Path,  # to be searched
+    *,
+    follow: bool = False,  # into linked folders, too, each folder once, so that a circle of links has an end
+    on_error: Callable[[OSError], None] | None = None,  # called for each folder that cannot be read, which is left out
 ) -> Iterator[Path]:
-    """Yield every file and link below a folder, by name; what vanishes meanwhile is left out.
-
-    Args:
-        folder: to be searched.
-        follow: into linked folders, too, each folder once, so that a circle of links has an end.
-        on_error: called for each folder that cannot be read, which is left out.
-    """
+    """Yield every file and link below a folder, by name; what vanishes meanwhile is left out."""
     seen: set[Inode] = set()
     for directory, folders, names in os.walk(folder, onerror=on_error, followlinks=follow):
         if follow:
@@ -161,8 +158,7 @@ def link_file(source: Path, target: Path, *, copy: bool = False) -> LinkKind:
     Hard links come first because they outlive the original's name. Links in the source are followed, so that nothing
     ever points at a link.
 
-    Raises:
-        HermesError: another file has that name, the disk is full, or no link can be made.
+    Raise HermesError if another file has that name, the disk is full, or no link can be made.
     """
     real = paths.readable(source.resolve())
     with link_errors(target):

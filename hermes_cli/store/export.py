@@ -161,14 +161,13 @@ _TURN = re.compile(r"<\|im_start\|>(\w+)\n")
 _BARE_WORD = re.compile(r"^[\w./+@=-]+\Z")
 
 
-def modelfile(files: Sequence[str], model: CatalogModel | None, context: int | None = None) -> str:
-    """Return the Modelfile.
-
-    Args:
-        files: of the model, relative to the Modelfile.
-        model: of the catalogue; None for another file, of which Ollama takes the chat template inside.
-        context: tokens; by default what the model handles, up to 16,384.
-    """
+def modelfile(
+    files: Sequence[str],  # of the model, relative to the Modelfile
+    # of the catalogue; None for another file, of which Ollama takes the chat template inside
+    model: CatalogModel | None,
+    context: int | None = None,  # tokens; by default what the model handles, up to 16,384
+) -> str:
+    """Return the Modelfile."""
     # A word with spaces is in quotation marks; there are no escapes.
     lines = [f"FROM ./{name}" if _BARE_WORD.match(name) else f'FROM "./{name}"' for name in files]
     template = go_template(model) if model else None

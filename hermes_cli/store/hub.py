@@ -72,9 +72,9 @@ class RemoteFile:
         return self.current_repo.lower() != self.repo.lower()
 
 
-def list_gguf_files(repo: str, revision: str | None = None) -> HubRepository:
+def list_gguf_files(repo: str) -> HubRepository:
     """Return the GGUF files of a repository, with their sizes and hashes; raises as `list_files`."""
-    info = _info(repo, revision)
+    info = _info(repo, None)
     files = tuple(
         HubFile(path=file.rfilename, bytes=file.size or 0, sha256=file.lfs.sha256 if file.lfs else None)
         for file in info.siblings or ()
@@ -134,8 +134,7 @@ class FoundRepository:
 def search_repositories(words: str, limit: int) -> list[FoundRepository]:
     """Return the repositories with GGUF files whose names have some words, the most downloaded first.
 
-    Raises:
-        NetworkError: the Hub cannot be reached, or refuses to answer.
+    Raise NetworkError if the Hub cannot be reached, or refuses to answer.
     """
     facts = ["cardData", "downloads", "gated", "gguf", "lastModified", "siblings"]
     params: dict[str, Any] = {"search": words, "filter": "gguf", "sort": "downloads", "limit": limit, "expand": facts}

@@ -101,8 +101,7 @@ def plan_partial_removal(repos: Iterable[str]) -> Removal:
 def remove(removal: Removal) -> int:
     """Carry out a plan; return the bytes that the disk got back.
 
-    Raises:
-        HermesError: a file cannot be removed. Those before it are gone, those after it are still whole.
+    Raise HermesError if a file cannot be removed. Those before it are gone, those after it are still whole.
     """
     freed = sum(_unlink(path) for path in removal.names)
     shared = [path for path in removal.blobs if _in_shared_store(path)]

@@ -91,8 +91,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 def ask_headers(file: RemoteFile) -> RemoteFile:
     """Return a file with the size and hash that the headers of its own response state, for a mirror that lists neither.
 
-    Raises:
-        NetworkError: it cannot be reached, or does not say the size.
+    Raise NetworkError if it cannot be reached, or does not say the size.
     """
     size, etag = file.size, file.etag
     headers = {**build_hf_headers(), "Accept-Encoding": "identity", "Range": "bytes=0-0"}

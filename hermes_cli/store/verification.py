@@ -42,19 +42,12 @@ class FileCheck:
 
 
 def verify(
-    models: Sequence[InstalledModel],
-    hashes: Collection[str],
-    ask_hub: AskHub,
-    advance: Advance = lambda _file, _count: None,
+    models: Sequence[InstalledModel],  # to verify
+    hashes: Collection[str],  # of files on the Hub; an imported file with one of them is that file
+    ask_hub: AskHub,  # called only for files whose hash is not known on this disk
+    advance: Advance = lambda _file, _count: None,  # called for every block that was read
 ) -> Iterator[FileCheck]:
-    """Hash every file of these models and compare.
-
-    Args:
-        models: to verify.
-        hashes: of files on the Hub; an imported file with one of them is that file.
-        ask_hub: called only for files whose hash is not known on this disk.
-        advance: called for every block that was read.
-    """
+    """Hash every file of these models and compare."""
     for model in models:
         published: dict[str, str] = {}
         if model.repo and model.present and not all(file.sha256 or file.git_hash for file in model.files):
@@ -71,8 +64,7 @@ def verify(
 def repair(wrong: FileCheck, refetch: Refetch) -> FileCheck:
     """Fetch a file again and check it. The bad copy is removed first, so that it is never loaded again.
 
-    Raises:
-        HermesError: it is not from the Hub, or cannot be fetched or removed.
+    Raise HermesError if it is not from the Hub, or cannot be fetched or removed.
     """
     model, file = wrong.model, wrong.file
     if not model.repo:

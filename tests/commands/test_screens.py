@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -53,7 +53,7 @@ def test_there_is_no_screen_of_nothing() -> None:
     assert {path.stem for path in screens.FOLDER.iterdir()} == set(screens.SCREENS)
 
 
-def words(rows: list[str]) -> Iterator[str]:
+def words(rows: Iterable[str]) -> Iterator[str]:
     for row in rows:
         yield from (word.rstrip(":") for word in row.removesuffix(" \\").split() if not set(word) <= set("█▓▒░"))
 

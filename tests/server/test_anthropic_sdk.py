@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 import pytest
+from clients_page import run_program
 from conftest import HANG, eventually
 from openai_rig import house
 from server_rig import Process, the_server  # noqa: F401 - a fixture
@@ -81,6 +82,13 @@ def test_every_documented_field_is_known() -> None:
     count = get_type_hints(sdk().types.message_count_tokens_params.MessageCountTokensParams)
     assert set(message) - IGNORED - REFUSED.keys() <= MessageRequest.model_fields.keys()
     assert set(count) - IGNORED - REFUSED.keys() <= CountRequest.model_fields.keys()
+
+
+def test_the_program_of_the_guide(
+    server: Process, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_program("Anthropic's SDKs, Claude Code", server, monkeypatch)
+    assert capsys.readouterr().out.strip()
 
 
 def test_text(client: Anthropic) -> None:

@@ -6,7 +6,6 @@ import base64
 import math
 import struct
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from hermes_cli.engine.embedded.loading import load
 from hermes_cli.engine.embedded.messages import EngineOptions, LoadRequest
 from hermes_cli.engine.protocol import Engine
 from hermes_cli.engine.request import EmbeddingRequest
+from hermes_cli.models.planned import PlannedModel
 from hermes_cli.planning.fitted_plan import FittedPlan
 from hermes_cli.planning.load_plan import LoadPlan
 from hermes_cli.planning.memory import ContextSettings
@@ -38,9 +38,9 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(bert: Path) -> Iterator[Running]:
-    pooled = offer("tiny-bert", path=bert)
     plan = LoadPlan(ContextSettings(64, 32, pooling="mean"), threads=1)
-    pooled = replace(pooled, model=replace(planned_of(pooled), fitted=FittedPlan(plan, ())))
+    resolved = planned_of(offer("tiny-bert", path=bert)).resolved
+    pooled = ServedModel("tiny-bert", (), PlannedModel.of(resolved, FittedPlan(plan, ()), EngineOptions()))
 
     def engine(model: ServedModel) -> Engine:
         return EmbeddedEngine(bert, plan) if model.model.pooling else FakeEngine(["Hello"])

@@ -35,6 +35,8 @@ FUNCTIONS = [
 ]
 
 SCRIPT = """
+import gc
+gc.disable()  # a fifth of the import of litellm
 import asyncio, json, runpy, sys
 import litellm
 from pydantic import BaseModel

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import HANG, REPOSITORY, clean_environment
+from clients_page import piece
+from conftest import HANG, clean_environment
 from hermes_zygote import Zygote
 from server_rig import hermes_serve
 
@@ -23,7 +24,10 @@ WHO = "I am the Hermes demo, a tiny model of 3.8 million parameters that comes w
 WEATHER = "It is 13 degrees and rainy in Tokyo. It is 22 degrees and clear in Oslo.\n"
 GREEDY = ("-o", "temperature", "0")
 KEY = "sk-of-the-test"
-IMPORTED = ("llm.cli", "llm.default_plugins.openai_models", "openai.resources")  # once, for all commands
+IMPORTED = (  # once, for all commands
+    *("llm.cli", "llm.default_plugins.openai_models", "openai.resources", "httpcore2", "truststore"),
+    *("openai.lib._chat_completion_resources", "openai.lib._response_resources"),
+)
 BOTH_APIS = pytest.mark.parametrize("model", ["hermes", "hermes-responses"])
 
 
@@ -58,14 +62,6 @@ class Llm:
         return done.stdout
 
 
-def documented(address: str) -> str:
-    """What docs/clients.md says to put into `extra-openai-models.yaml`, for this server."""
-    page = (REPOSITORY / "docs" / "clients.md").read_text(encoding="utf-8")
-    (found,) = [block for block in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL) if "model_id: hermes" in block]
-    assert isinstance(found, str)
-    return found.replace("http://127.0.0.1:8080/v1", address).replace("hermes-3:8b", "demo")
-
-
 @pytest.fixture(scope="module")
 def llm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Llm]:
     """Set up as docs/clients.md tells."""
@@ -75,7 +71,7 @@ def llm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Llm]:
         hermes_serve("demo", "--api-key", KEY, cwd=tmp_path_factory.mktemp("serve")) as server,
     ):
         one = Llm(home, f"http://127.0.0.1:{server.port}/v1", zygote)
-        chats = documented(one.address)
+        chats = piece("llm", "yaml", server)
         responses = chats.replace("model_id: hermes", "model_id: hermes-responses")
         responses += "  responses: true\n  reasoning: true\n"
         (home / "extra-openai-models.yaml").write_text(chats + responses, encoding="utf-8")

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any, get_type_hints
 
 import pytest
+from clients_page import run_program
 from conftest import HANG, eventually
 from openai import APIError, AsyncOpenAI, BadRequestError, NotFoundError, OpenAI
 from openai.types import completion_create_params as completion_params
@@ -75,6 +76,13 @@ def test_every_documented_field_is_known(documented: type, request_model: type[B
     fields = set(get_type_hints(documented))
     assert len(fields) > 15
     assert fields - IGNORED - REFUSED.keys() <= request_model.model_fields.keys()
+
+
+def test_the_program_of_the_guide(
+    server: Process, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_program("OpenAI's SDKs", server, monkeypatch)
+    assert capsys.readouterr().out.strip()
 
 
 def test_models(client: OpenAI) -> None:

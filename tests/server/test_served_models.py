@@ -45,6 +45,12 @@ def copies(folder: Path, demo: Path, *names: str) -> list[str]:
     return [str(shutil.copy(demo, folder / f"{name}.gguf")) for name in names]
 
 
+@pytest.fixture(scope="module")
+def alone() -> float:
+    """MiB that the demo needs."""
+    return planned_of(lined_up("demo")[0][0]).fitted.total.total / MIB
+
+
 def test_the_demo_as_it_is_planned_by_default() -> None:
     (demo,), said = lined_up("demo")
     assert (demo.name, demo.aliases, demo.model.context, planned_of(demo).fitted.plan.settings.slots) == (
@@ -113,23 +119,20 @@ def test_a_file_goes_by_its_name_and_never_by_its_path(tmp_path: Path, demo_path
     assert (one.name, one.aliases) == ("mine", ())
 
 
-def test_models_that_fit_together_are_planned_beside_each_other(tmp_path: Path, demo_path: Path) -> None:
-    alone = planned_of(lined_up("demo")[0][0]).fitted.total.total / MIB
+def test_models_that_fit_together_are_planned_beside_each_other(tmp_path: Path, demo_path: Path, alone: float) -> None:
     offers, said = lined_up(*copies(tmp_path, demo_path, "a", "b"), on=machine(2 * alone + 1))
     assert [(one.name, one.model.context) for one in offers] == [("a", 1024), ("b", 1024)]
     assert said == []
 
 
-def test_the_first_gets_what_the_others_leave(tmp_path: Path, demo_path: Path) -> None:
-    alone = planned_of(lined_up("demo")[0][0]).fitted.total.total / MIB
+def test_the_first_gets_what_the_others_leave(tmp_path: Path, demo_path: Path, alone: float) -> None:
     offers, said = lined_up(*copies(tmp_path, demo_path, "a", "b"), on=machine(2 * alone - 0.5))
     assert [(one.name, one.model.context) for one in offers] == [("a", 512), ("b", 1024)]
     assert "context 512 instead of 1,024" in planned_of(offers[0]).fitted.note
     assert said == []
 
 
-def test_models_that_do_not_fit_together_take_turns(tmp_path: Path, demo_path: Path) -> None:
-    alone = planned_of(lined_up("demo")[0][0]).fitted.total.total / MIB
+def test_models_that_do_not_fit_together_take_turns(tmp_path: Path, demo_path: Path, alone: float) -> None:
     offers, said = lined_up(*copies(tmp_path, demo_path, "a", "b"), on=machine(1.2 * alone))
     assert [one.model.context for one in offers] == [1024, 1024]
     assert said == ["these models do not fit into memory together: they take turns, as they are asked for"]

@@ -191,7 +191,7 @@ class HostedChatModel(ChatModel):
     async def answer(self, turn: TurnRequest) -> AsyncGenerator[Event, None]:
         """Have the service generate the next turn; errors are those of `ChatModel.answer`."""
         asked = cast("GenerationRequest", HostedTurn(turn, _options(turn, self._model)))
-        async with aclosing(self.engine.generate(asked)) as events:  # type: ignore[type-var]  # it can be closed
+        async with aclosing(self.engine.generate(asked)) as events:
             async for event in events:
                 yield cast("Event", event)
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import hermes_cli
 from hermes_cli.chat.endpoint.providers import PROVIDERS
+from hermes_cli.engine.upstream.http import event_status, read_body, token_counts
 from hermes_cli.errors import ContextFullError, HermesError, NetworkError, NotFoundError, UsageError
 from hermes_cli.prompting.normalize import repaired
 
@@ -42,20 +43,6 @@ _MAX_ERROR = 1 << 20  # bytes
 SHOWN_CHARACTERS = 500  # of a server's message
 _LOADING = re.compile(r"\bloading\b", re.IGNORECASE)
 
-# How servers tell the tokens of the context and of the prompt: vLLM and this program's own server, vLLM where
-# `max_tokens` is too large, OpenAI, OpenRouter, llama.cpp (the prompt first), older vLLM, SGLang (two).
-_CONTEXT = re.compile(r"(?:maximum (?:context|model) length (?:is|of)|model's context length \() ?(\d[\d,]{,20})")
-_PROMPTS = (
-    re.compile(r"prompt contains (?:at least )?(\d[\d,]{,20}) input tokens"),
-    re.compile(r"request has (\d[\d,]{,20}) input tokens"),
-    re.compile(r"messages resulted in (\d[\d,]{,20}) tokens"),
-    re.compile(r"\((\d[\d,]{,20}) (?:in the messages|in your prompt|of text input)"),
-    re.compile(r"The input \((\d[\d,]{,20}) tokens\) is longer than"),
-    re.compile(r"(\d[\d,]{,20}) tokens from the input messages"),
-    re.compile(r"\(length (\d[\d,]{,20})\) is longer than"),
-    re.compile(r"you requested (?:about )?(\d[\d,]{,20}) tokens"),
-)
-_LLAMA_CPP = re.compile(r"request \((\d[\d,]{,20}) tokens\) exceeds the available context size \((\d[\d,]{,20})")
 _TOO_LONG = re.compile(
     r"maximum (?:context|model) length|longer than the model's context length|"
     r"exceeds? the available context|context_length_exceeded|exceed_context_size"
@@ -142,7 +129,7 @@ class EndpointError(Exception):
         fields = error if isinstance(error, dict) else {}
         if not _TOO_LONG.search(f"{self.message} {fields.get('code')} {fields.get('type')}"):
             return None
-        prompt, context = _token_counts(self.message, fields)
+        prompt, context = token_counts(self.message, fields)
         if prompt is None or context is None:
             return ContextFullError(f"the conversation is too long for the model: {self.message}", hint=_SHORTER)
         answer, hint = "", _SHORTER
@@ -155,22 +142,6 @@ class EndpointError(Exception):
             prompt_tokens=prompt,
             context_length=context,
         )
-
-
-def _token_counts(message: str, fields: dict[str, Any]) -> tuple[int | None, int | None]:
-    """Return the tokens of the prompt and of the context, from an error's fields or from its text."""
-    prompt, context = fields.get("n_prompt_tokens"), fields.get("n_ctx")
-    if isinstance(prompt, int) and isinstance(context, int):
-        return prompt, context
-    if match := _LLAMA_CPP.search(message):
-        return _number(match[1]), _number(match[2])
-    context_match = _CONTEXT.search(message)
-    prompt_match = next(filter(None, (pattern.search(message) for pattern in _PROMPTS)), None)
-    return prompt_match and _number(prompt_match[1]), context_match and _number(context_match[1])
-
-
-def _number(text: str) -> int:
-    return int(text.replace(",", ""))
 
 
 def parse_retry_after(header: str | None) -> float | None:
@@ -262,7 +233,7 @@ class EndpointClient:
     async def json(self, url: str, body: Mapping[str, Any] | None = None) -> Any:  # noqa: ANN401 - any JSON
         """Return the JSON that GET, or POST with a body, gives; errors as of `stream`."""
         async with self._request(url, body, SHORT) as response:
-            return self._parse(await _read(response, MAX_JSON))
+            return self._parse(await read_body(response, MAX_JSON))
 
     async def with_retries(self, request: Callable[[], Awaitable[Any]]) -> Any:  # noqa: ANN401 - any JSON
         """Repeat a request until it succeeds, or raise the last failure if repeating would not help."""
@@ -285,9 +256,9 @@ class EndpointClient:
         async with self._request(url, body, FIRST_BYTE) as response:
             content_type = response.headers.get("content-type", "")
             if "json" in content_type:
-                yield _chunk(self._parse(await _read(response, MAX_JSON)))
+                yield _chunk(self._parse(await read_body(response, MAX_JSON)))
             elif "event-stream" not in content_type:
-                raise self._not_json(await _read(response, _MAX_ERROR))
+                raise self._not_json(await read_body(response, _MAX_ERROR))
             else:
                 async with aclosing(_events(response, is_finished)) as events:
                     async for data in events:
@@ -369,14 +340,12 @@ def _chunk(value: object) -> dict[str, Any]:
     if not isinstance(value, dict):
         return {"choices": []}
     if error := value.get("error"):
-        code = error.get("code") if isinstance(error, dict) else None
-        status = code if isinstance(code, int) and code > 0 else HTTPStatus.INTERNAL_SERVER_ERROR
-        raise EndpointError(status, error_message(value, "an error"), value)
+        raise EndpointError(event_status(error), error_message(value, "an error"), value)
     return value or {"choices": []}
 
 
 async def _refusal(response: httpx2.Response) -> EndpointError:
-    data = await _read(response, _MAX_ERROR)
+    data = await read_body(response, _MAX_ERROR)
     try:
         body = json.loads(data)
     except (ValueError, RecursionError):
@@ -389,16 +358,6 @@ async def _refusal(response: httpx2.Response) -> EndpointError:
         retry_after=parse_retry_after(response.headers.get("retry-after")),
         location=str(response.url.join(response.headers["location"])) if response.has_redirect_location else "",
     )
-
-
-async def _read(response: httpx2.Response, limit: int) -> bytes:
-    """Return the body, cut off behind `limit` bytes, which no honest one has."""
-    data = bytearray()
-    async for piece in response.aiter_bytes():
-        data += piece
-        if len(data) > limit:
-            break
-    return bytes(data)
 
 
 def _reason(error: BaseException) -> str:

@@ -66,7 +66,10 @@ def provider_named(text: str) -> Provider:
     """Return the service of a name; UsageError if there is none."""
     provider = PROVIDERS.get(text.strip().lower().removesuffix(":"))
     if provider is None:
-        raise UsageError(f"there is no service {text}.", hint=f"choose one of: {', '.join(PROVIDERS)}")
+        raise UsageError(
+            f"there is no service {text}.",
+            hint=f"choose one of: {', '.join(PROVIDERS)}; the Hub's token: hf auth login",
+        )
     return provider
 
 
@@ -112,8 +115,7 @@ def stored_key(host: str) -> str | None:
 def store_key(provider: Provider, key: str) -> str:
     """Store a key in place of an earlier one; return where, in words.
 
-    Raises:
-        UsageError: it is not a key.
+    Raise UsageError if it is not a key.
     """
     key = key.strip()
     if not key or not key.isascii() or not key.isprintable() or " " in key:

@@ -1,1 +1,1 @@
-"""The terminal of a conversation: what is seen of it (screen.py), and what is typed (keyboard.py)."""
+"""The terminal of a conversation: what is seen of it (terminal_view.py), and what is typed (keyboard.py)."""

@@ -57,16 +57,12 @@ AMX_HINT = (
 
 
 class Child(asyncio.SubprocessProtocol):
-    """A process that owns a model. All methods belong to one event loop.
-
-    Attributes:
-        receive: is called with every frame that the child sends; an EngineError raised there ends the child. To be set
-            before the child is asked for something.
-        protocol_error: the child sent something that is no frame, or one that makes no sense.
-    """
+    """A process that owns a model. All methods belong to one event loop."""
 
     def __init__(self, *, verbose: bool) -> None:
         """Use `start`."""
+        # is called with every frame that the child sends, and set before that is asked for something; an EngineError
+        # raised there ends the child
         self.receive: Callable[[Frame], None] = _refuse_unasked
         self.verbose = verbose
         self._splitter = FrameSplitter()
@@ -75,7 +71,7 @@ class Child(asyncio.SubprocessProtocol):
         self._gone = asyncio.Event()
         self._deadline: asyncio.TimerHandle | None = None
         self._exited = self._killed = False
-        self.protocol_error: EngineError | None = None
+        self.protocol_error: EngineError | None = None  # it sent no frame, or one that makes no sense
 
     @classmethod
     async def start(cls, *, verbose: bool = False) -> Child:

@@ -51,24 +51,18 @@ class EmbeddedEngine:
 
     def __init__(
         self,
-        path: Path,
-        plan: LoadPlan,
-        options: EngineOptions | None = None,
+        path: Path,  # the model's file, or its first shard
+        plan: LoadPlan,  # how to load it; fit_check.py finds one that there is memory for
+        options: EngineOptions | None = None,  # how to work
         *,
+        # is called with the part of the weights (0 to 1) that has been read
         progress: Callable[[float], None] | None = None,
+        # seconds before a child is started again, by how many have died in a row
         restart_delays: Sequence[float] = RESTART_DELAYS,
+        # a child that was started before the plan was known; it is the first one, and belongs to the engine
         child: Child | None = None,
     ) -> None:
-        """Start nothing yet.
-
-        Args:
-            path: the model's file, or its first shard.
-            plan: how to load it; fit_check.py finds one that there is memory for.
-            options: how to work.
-            progress: is called with the part of the weights (0 to 1) that has been read.
-            restart_delays: seconds before a child is started again, by how many have died in a row.
-            child: a child that was started before the plan was known; it is the first one, and belongs to the engine.
-        """
+        """Start nothing yet."""
         self._child = child
         self._options = options or EngineOptions()
         self._request, self._progress = LoadRequest(path, plan, self._options), progress

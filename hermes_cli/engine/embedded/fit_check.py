@@ -38,24 +38,15 @@ class FitCheck:
 
     def __init__(
         self,
-        child: Child,
-        path: Path,
-        overrides: LoadOverrides,
-        machine: Machine | None = None,
+        child: Child,  # has been asked for nothing, or only for earlier checks
+        path: Path,  # the file, or its first shard
+        overrides: LoadOverrides,  # the settings that the user insists on
+        machine: Machine | None = None,  # where the model is to run; None looks at this one
         *,
-        headers: Sequence[GGUFHeader] | None = None,
-        limit: float = TIME_LIMIT,
+        headers: Sequence[GGUFHeader] | None = None,  # of the file, or of all its shards, if they have been read
+        limit: float = TIME_LIMIT,  # seconds that `result` waits
     ) -> None:
-        """Make the plans, and start the dry run of the first.
-
-        Args:
-            child: has been asked for nothing, or only for earlier checks.
-            path: the file, or its first shard.
-            overrides: the settings that the user insists on.
-            machine: where the model is to run; None looks at this one.
-            headers: of the file, or of all its shards, if they have been read.
-            limit: seconds that `result` waits.
-        """
+        """Make the plans, and start the dry run of the first."""
         self._child, self._path, self._overrides, self._limit = child, path, overrides, limit
         self._facts = facts_of(headers or read_model(path)[1])
         self._machine = select_devices(machine or probe(measure=False), overrides.devices, overrides.reserve)

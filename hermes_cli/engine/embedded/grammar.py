@@ -57,18 +57,13 @@ _BUG = "this is a bug in hermes or llguidance; please report it with the schema 
 
 
 class Grammars:
-    """Compiles grammars for one model's vocabulary. Threads may share it.
-
-    Attributes:
-        vocabulary: of a model that stays open as long as this is used.
-        tags: those of the given texts that are one token, and so no ordinary text.
-        others: all other tokens that are not text, without those that end a generation.
-    """
+    """Compiles grammars for one model's vocabulary. Threads may share it."""
 
     def __init__(self, vocabulary: Vocabulary, tags: Iterable[str] = ()) -> None:
         """Look for special tokens, such as `<tool_call>` in `tags`; `tokenizer` reads the rest of the vocabulary."""
         tokenized = ((tag, vocabulary.tokenize(tag, special=True)) for tag in tags)
-        self.vocabulary = vocabulary
+        self.vocabulary = vocabulary  # of a model that stays open as long as this is used
+        # those of the given texts that are one token, and so no ordinary text
         self.tags = {tag: tokens[0] for tag, tokens in tokenized if len(tokens) == 1}
         self._ends = sorted(vocabulary.ends)
         known = {*self._ends, *self.tags.values()}
@@ -77,7 +72,7 @@ class Grammars:
             is_tag = kind & llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED and _BRACKETED.fullmatch(vocabulary.piece(token))
             if (kind & _NO_TEXT or is_tag) and token not in known:
                 others.append(token)
-        self.others = tuple(others)
+        self.others = tuple(others)  # all other tokens that are not text, without those that end a generation
         self._tokenizer: LLTokenizer | None = None
         self._long: frozenset[int] = frozenset()
         self._digits: dict[int, int] = {}  # tokens that are digits, and how many
@@ -154,22 +149,14 @@ class Matcher:
 
     def __init__(
         self,
-        matcher: LLMatcher,
-        long: Container[int],
-        spoiled: Callable[[], None],
+        matcher: LLMatcher,  # llguidance's
+        long: Container[int],  # tokens to check before
+        spoiled: Callable[[], None],  # called when llguidance gives up
         *,
-        digits: Mapping[int, int],
-        letter: int,
+        digits: Mapping[int, int],  # tokens that are digits, and how many
+        letter: int,  # a token that may come next in texts, and not in numbers
     ) -> None:
-        """Use `Grammars.start`.
-
-        Args:
-            matcher: llguidance's.
-            long: tokens to check before.
-            spoiled: called when llguidance gives up.
-            digits: tokens that are digits, and how many.
-            letter: a token that may come next in texts, and not in numbers.
-        """
+        """Use `Grammars.start`."""
         self._matcher, self._long, self._spoiled = matcher, long, spoiled
         self._digits, self._letter = digits, letter
         self._digits_in_a_row = 0

@@ -34,12 +34,7 @@ EVICTED_AT_ONCE = 256  # cells, if what is evicted has so many: llama.cpp looks 
 
 
 class KVCache:
-    """The KV cells of one context. Belongs to one thread.
-
-    Attributes:
-        can_truncate: a part of a sequence can be shared and removed. Recurrent models have one state for all tokens;
-            with them nothing is reused, and `truncate` removes everything.
-    """
+    """The KV cells of one context. Belongs to one thread."""
 
     def __init__(self, context: LlamaContext, slots: int) -> None:
         """Start with an empty cache; the first `slots` ids are those of active sequences."""
@@ -51,7 +46,8 @@ class KVCache:
         self.used = 0  # cells; a shared one counts once
         self.reusable = 0  # of those, cells that only cached sequences hold: `ensure_free` can free all of them
         self._clock = 0
-        # A recurrent cache has no other ids than those that can be decoded and says so; all others accept any.
+        # A part of a sequence can be shared and removed. Recurrent models have one state for all tokens: nothing is
+        # reused, and `truncate` removes everything. Their caches know no ids but those that can be decoded, others any.
         self.can_truncate = bool(self._free_cache_ids) and context.forget(self._free_cache_ids[-1])
 
     @property
@@ -265,27 +261,18 @@ def _bug(what: str) -> EngineError:
 
 
 class RadixNode:
-    """Cells at consecutive positions that the same sequences hold; the root has none.
-
-    Attributes:
-        parent: the node that it continues; None for the root.
-        children: the nodes that continue it, by their first tokens.
-        start: position of its first cell.
-        tokens: those of its cells.
-        sequences: the sequences that have it, and so all that it continues.
-        active: how many of them are active.
-        used: when it was last of use; larger is later.
-    """
+    """Cells at consecutive positions that the same sequences hold; the root has none."""
 
     __slots__ = ("active", "children", "parent", "sequences", "start", "tokens", "used")
 
     def __init__(self, parent: RadixNode | None = None, tokens: list[int] | None = None) -> None:
-        self.parent = parent
-        self.children: dict[int, list[RadixNode]] = {}
-        self.start = parent.end if parent else 0
-        self.tokens = tokens or []
-        self.sequences: set[int] = set()
-        self.active = self.used = 0
+        self.parent = parent  # the node that it continues; None for the root
+        self.children: dict[int, list[RadixNode]] = {}  # the nodes that continue it, by their first tokens
+        self.start = parent.end if parent else 0  # position of its first cell
+        self.tokens = tokens or []  # of its cells
+        self.sequences: set[int] = set()  # the sequences that have it, and so all that it continues
+        self.active = 0  # how many of them are active
+        self.used = 0  # when it was last of use; larger is later
         self.attach()
 
     @property

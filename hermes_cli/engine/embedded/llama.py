@@ -76,26 +76,19 @@ class LlamaModel(Owned):
 
     def __init__(
         self,
-        path: Path,
+        path: Path,  # the file
         *,
+        # layers to put on GPUs, the output matrix counted as one; -1 is all. Ignored by builds without a GPU backend
         gpu_layers: int = -1,
-        tensor_split: Sequence[float] = (),
+        tensor_split: Sequence[float] = (),  # in which proportion the GPUs share them; empty leaves it to llama.cpp
+        # the GPUs to use, as positions in llama.cpp's list (devices.py); None is all. If it lists fewer, all are used,
+        # and llama.cpp shares the layers out
         devices: Sequence[int] | None = None,
-        no_alloc: bool = False,
+        no_alloc: bool = False,  # read everything but the weights, and let contexts log what they would allocate
+        # is called with the part of the weights (0 to 1) that has been read
         progress: Callable[[float], None] | None = None,
     ) -> None:
-        """Load a model.
-
-        Args:
-            path: the file.
-            gpu_layers: layers to put on GPUs, the output matrix counted as one; -1 is all. Ignored by builds without a
-                GPU backend.
-            tensor_split: in which proportion the GPUs share them; empty leaves it to llama.cpp.
-            devices: the GPUs to use, as positions in llama.cpp's list (devices.py); None is all. If it lists fewer, all
-                are used, and llama.cpp shares the layers out.
-            no_alloc: read everything but the weights, and let contexts log what they would allocate.
-            progress: is called with the part of the weights (0 to 1) that has been read.
-        """
+        """Load a model."""
         LOG.install()
         llama_cpp.llama_backend_init()
         params = llama_cpp.llama_model_default_params()

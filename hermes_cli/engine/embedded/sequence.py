@@ -44,18 +44,7 @@ class Job:
 
 
 class ActiveSequence:
-    """A request from its admission to its end; it may be preempted in between.
-
-    Attributes:
-        tokens: prompt and completion so far.
-        sequence: its id in the KV cache, `NO_SEQUENCE` while it waits.
-        cached: how many of `tokens` are in the KV cache.
-        drafts: draft tokens behind `tokens` in the current batch.
-        scheduled: how many of `tokens` behind the cached ones the current batch has.
-        outputs: the index of its first output in the current batch.
-        ended: the reason of its end, None until then.
-        full: it ended, or is to be shifted, because the context length is used up.
-    """
+    """A request from its admission to its end; it may be preempted in between."""
 
     def __init__(self, job: Job, model: LlamaModel, pieces: TokenPieces, context: int, *, lookup: bool) -> None:
         told = len(job.prompt) * ((job.request.prompt_logprobs or 0) + 1)
@@ -63,13 +52,14 @@ class ActiveSequence:
             reason = f"would tell {told:,} log-probabilities, more than {MOST_PROMPT_LOGPROBS:,}."
             raise UsageError(reason, field="prompt_logprobs", hint="ask for fewer, or shorten the prompt.")
         self.job = job
-        self.tokens = list(job.prompt)
-        self.sequence = NO_SEQUENCE
-        self.cached = 0
-        self.drafts: list[int] = []
-        self.scheduled = self.outputs = 0
-        self.ended: FinishReason | None = None
-        self.full = False
+        self.tokens = list(job.prompt)  # and the completion so far
+        self.sequence = NO_SEQUENCE  # its id in the KV cache; this while it waits
+        self.cached = 0  # how many of `tokens` are in the KV cache
+        self.drafts: list[int] = []  # tokens behind `tokens` in the current batch
+        self.scheduled = 0  # how many of `tokens` behind the cached ones the current batch has
+        self.outputs = 0  # the index of its first output in the current batch
+        self.ended: FinishReason | None = None  # the reason of its end
+        self.full = False  # it ended, or is to be shifted, because the context length is used up
         self.leader: ActiveSequence | None = None  # whose prompt it waits for, because it shares the beginning
         self.shared = 0
         self.lookup = PromptLookup() if lookup and job.request.speculate else None

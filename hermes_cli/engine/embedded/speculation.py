@@ -42,8 +42,7 @@ class DraftModel:
     def __init__(self, path: Path, plan: LoadPlan, target: Vocabulary) -> None:
         """Load the draft model, with the context length and the slots of the large one.
 
-        Raises:
-            UsageError: `target`, the vocabulary of the large model, is another one.
+        Raise UsageError if `target`, the vocabulary of the large model, is another one.
         """
         self._model = LlamaModel(path, gpu_layers=plan.gpu_layers, tensor_split=plan.tensor_split, devices=plan.devices)
         self._vocabulary = self._model.vocabulary

@@ -152,18 +152,18 @@ class StepCostModel:
                 high = middle
         return low * SMALLEST_CHUNK
 
-    def draft_length(self, acceptance_rate: float, batch_tokens: int, limit: int, draft_seconds: float = 0.0) -> int:
+    def draft_length(
+        self,
+        acceptance_rate: float,  # of a draft token if those before it are accepted, 0 to 1, rounded to two digits
+        batch_tokens: int,  # tokens in the batch already, the one of this sequence included
+        limit: int,  # the most draft tokens
+        draft_seconds: float = 0.0,  # seconds for each draft token
+    ) -> int:
         """Return the number of draft tokens of a sequence that gives most tokens per second.
 
         Of a batch of `n` tokens that have to be computed anyway and `k` draft tokens with acceptance rate `p`,
 
             n + p + ... + p^k   tokens are expected in   cost(n + k) + draft_seconds * k   seconds.
-
-        Args:
-            acceptance_rate: of a draft token if those before it are accepted, 0 to 1, rounded to two digits.
-            batch_tokens: tokens in the batch already, the one of this sequence included.
-            limit: the most draft tokens.
-            draft_seconds: seconds for each draft token.
 
         Returns:
             The best `k`; 0 if none is better. Never more than twice as many tokens as were ever measured together,

@@ -186,8 +186,7 @@ def prompt_tokens(
 
     A very long one (`COUNTED`) is not tokenized to its end once it has more tokens than the context.
 
-    Raises:
-        UsageError: the prompt is empty, or has a number that is not a token.
+    Raise UsageError if the prompt is empty, or has a number that is not a token.
     """
     tokens: list[int] = []
     if prompt and isinstance(prompt[0], int):

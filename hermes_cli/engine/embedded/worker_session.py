@@ -25,16 +25,7 @@ SAVING_SECONDS = 20.0  # seconds in which a child may write caches of prompts be
 
 
 class WorkerSession:
-    """A child process from its start, which is at once, to its end. All methods belong to one event loop.
-
-    Attributes:
-        loaded: facts about the model, or the error of loading.
-        stats: the last that the child sent.
-        died: the child ended without being asked to.
-        crashed: it did so while it worked on requests, by a fault of its own.
-        child: the process; None while there is none.
-        stop_error: for the requests that are running at the end; not None once it is to end.
-    """
+    """A child process from its start, which is at once, to its end. All methods belong to one event loop."""
 
     def __init__(
         self,
@@ -47,12 +38,14 @@ class WorkerSession:
         """Start a child after `delay` seconds, or take one that was started earlier; call `on_end` first at its end."""
         self._request, self._progress = request, progress
         self._delay, self._on_end, self._given_child = delay, on_end, child
+        # facts about the model, or the error of loading
         self.loaded: asyncio.Future[ModelInfo | HermesError] = asyncio.get_running_loop().create_future()
-        self.stats = EngineStats()
-        self.died = self.crashed = False
+        self.stats = EngineStats()  # the last that the child sent
+        self.died = False  # it ended without being asked to
+        self.crashed = False  # it did so while it worked on requests, by a fault of its own
         self._heard = self._silent = False
-        self.child: Child | None = None
-        self.stop_error: HermesError | None = None
+        self.child: Child | None = None  # None while there is none
+        self.stop_error: HermesError | None = None  # for requests that run at the end; not None once it is to end
         self._streams: dict[int, EventQueue] = {}
         self._numbers = itertools.count(1)
         self._since = time.monotonic()

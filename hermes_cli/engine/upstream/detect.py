@@ -19,13 +19,13 @@ LOADING_PAUSE = 0.5  # seconds between questions whether a model is loaded by no
 _OWNERS = {"vllm": VLLM, "sglang": SGLang}
 
 
-async def dialect_of(client: UpstreamClient, tokenizer: Path | None = None) -> Dialect:
+async def dialect_of(
+    client: UpstreamClient,  # connected to it
+    # files of its model's tokenizer, for engines that do not tell what is in them. Without it the folder counts that
+    # the engine names, if that is on this machine
+    tokenizer: Path | None = None,
+) -> Dialect:
     """Return the dialect of what listens there, once its model is loaded.
-
-    Args:
-        client: connected to it.
-        tokenizer: files of its model's tokenizer, for engines that do not tell what is in them. Without it the folder
-            counts that the engine names, if that is on this machine.
 
     Raises:
         NetworkError: nothing listens there, or nothing that is known.

@@ -102,8 +102,7 @@ def check_common(engine: str, request: GenerationRequest) -> None:
 def lark_of(engine: str, grammar: str) -> str:
     """Return the rules of a grammar as one text of Lark.
 
-    Raises:
-        UsageError: it has several grammars that name each other, and an upstream engine takes one.
+    Raise UsageError if it has several grammars that name each other, and an upstream engine takes one.
     """
     try:
         [rules] = [part["lark_grammar"] for part in json.loads(grammar)["grammars"]]

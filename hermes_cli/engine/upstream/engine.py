@@ -96,25 +96,18 @@ class UpstreamEngine:
 
     def __init__(
         self,
-        address: EngineAddress,
+        address: EngineAddress,  # where the engine listens
         *,
-        tags: Sequence[str] = (),
-        texts: Sequence[str] = (),
+        tags: Sequence[str] = (),  # texts whose tokens are wanted in `ModelInfo.tags`
+        texts: Sequence[str] = (),  # others that are told in `control` or `added` if they are one token
+        # files of its model's tokenizer (tokenizer_files.py), for engines that do not tell it
         tokenizer: Path | None = None,
+        # ask for one token after each `HEARTBEAT` without a request: an engine on several nodes notices only at work
+        # that one of them is gone
         heartbeat: bool = False,
-        watched: bool = False,
+        watched: bool = False,  # somebody else looks whether it hangs
     ) -> None:
-        """Connect to nothing yet.
-
-        Args:
-            address: where the engine listens.
-            tokenizer: files of its model's tokenizer (tokenizer_files.py), for engines that do not tell it.
-            tags: texts whose tokens are wanted in `ModelInfo.tags`.
-            texts: others that are told in `control` or `added` if they are one token.
-            heartbeat: ask for one token after each `HEARTBEAT` without a request: an engine on several nodes notices
-                only at work that one of them is gone.
-            watched: somebody else looks whether it hangs.
-        """
+        """Connect to nothing yet."""
         self.address, self._tags, self._texts = address, tuple(tags), (*texts, *SPECIAL_TEXTS)
         self._tokenizer, self._heartbeat, self._watched = tokenizer, heartbeat, watched
         self._client: UpstreamClient | None = None

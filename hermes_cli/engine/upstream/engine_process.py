@@ -124,8 +124,7 @@ class EngineProcess:
 
         One whose other nodes are still to come is waited for without a limit; `note` is told so once.
 
-        Raises:
-            EngineError: it ended, or does nothing any more; the message has the first cause.
+        Raise EngineError if it ended, or does nothing any more; the message has the first cause.
         """
         size, cpu, noted = -1, 0.0, False
         logged = worked = looked = time.monotonic()

@@ -42,19 +42,14 @@ class Pacer:
 
 @dataclass
 class Response:
-    """A response whose body is still coming.
-
-    Attributes:
-        length: of the body in bytes; None if its chunks or the end of the connection tell.
-        rest: of the body, read with the headers.
-    """
+    """A response whose body is still coming."""
 
     status: int
     content_type: str
     connection: StreamConnection
     chunked: bool
-    length: int | None
-    rest: bytes
+    length: int | None  # of the body in bytes; None if its chunks or the end of the connection tell
+    rest: bytes  # of the body, read with the headers
 
     async def body(self, most: int) -> bytes:
         """Return all of the body, up to so many bytes."""
@@ -95,15 +90,11 @@ class Response:
 
 
 class StreamConnection(asyncio.Protocol):
-    """A connection for one request, to be closed.
-
-    Attributes:
-        is_paced: reads are at least a pause apart; the first one is not waited for.
-    """
+    """A connection for one request, to be closed."""
 
     def __init__(self, silence: float, pacer: Pacer) -> None:
         """Take the seconds of silence after which a read fails with TimeoutError."""
-        self.is_paced = False
+        self.is_paced = False  # reads are at least a pause apart; the first one is not waited for
         self._loop = asyncio.get_running_loop()
         self._pacer, self._silence = pacer, silence
         self._parts: list[bytes] = []  # that have come and were not read

@@ -32,12 +32,20 @@ MAX_EVENT = 16 << 20  # bytes
 _SCHEMES = {"http", "https"}
 _EXAMPLE = "give it like this: --engine-url http://127.0.0.1:8080, or unix:/run/engine.sock"
 
-# How engines tell that a prompt is too long: llama-server (in fields, too), then vLLM and SGLang.
-_TOO_LONG = (
-    re.compile(r"request \((?P<prompt>\d+) tokens\) exceeds the available context size \((?P<context>\d+)"),
-    re.compile(r"maximum context length is (?P<context>\d+) tokens.*?(?P<prompt>\d+) input tokens", re.DOTALL),
-    re.compile(r"The input \((?P<prompt>\d+) tokens\) is longer than the model's context length \((?P<context>\d+)"),
+# How servers tell the tokens of the context and of the prompt: vLLM and this program's own server, vLLM where
+# `max_tokens` is too large, OpenAI, OpenRouter, llama.cpp (the prompt first), older vLLM, SGLang (two).
+_CONTEXT = re.compile(r"(?:maximum (?:context|model) length (?:is|of)|model's context length \() ?(\d[\d,]{,20})")
+_PROMPTS = (
+    re.compile(r"prompt contains (?:at least )?(\d[\d,]{,20}) input tokens"),
+    re.compile(r"request has (\d[\d,]{,20}) input tokens"),
+    re.compile(r"messages resulted in (\d[\d,]{,20}) tokens"),
+    re.compile(r"\((\d[\d,]{,20}) (?:in the messages|in your prompt|of text input)"),
+    re.compile(r"The input \((\d[\d,]{,20}) tokens\) is longer than"),
+    re.compile(r"(\d[\d,]{,20}) tokens from the input messages"),
+    re.compile(r"\(length (\d[\d,]{,20})\) is longer than"),
+    re.compile(r"you requested (?:about )?(\d[\d,]{,20}) tokens"),
 )
+_LLAMA_CPP = re.compile(r"request \((\d[\d,]{,20}) tokens\) exceeds the available context size \((\d[\d,]{,20})")
 
 
 @dataclass(frozen=True)
@@ -76,17 +84,12 @@ def read_engine_url(text: str) -> EngineAddress:
 
 
 class UpstreamError(Exception):
-    """An answer that is an error; `as_hermes_error` is what users get.
-
-    Attributes:
-        status: of HTTP, or of an error event in a stream.
-        message: the engine's, on one line.
-        body: the error object.
-    """
+    """An answer that is an error; `as_hermes_error` is what users get."""
 
     def __init__(self, status: int, body: object) -> None:
         error = body.get("error", body) if isinstance(body, dict) else body
-        self.status, self.body = status, error if isinstance(error, dict) else {}
+        self.status = status  # of HTTP, or of an error event in a stream
+        self.body = error if isinstance(error, dict) else {}
         text = self.body.get("message") or (error if isinstance(error, str) else "") or "no reason"
         self.message = " ".join(str(text).split())[:SHOWN_CHARACTERS]
         super().__init__(self.message)
@@ -116,13 +119,24 @@ class UpstreamError(Exception):
         )
 
     def _context_full(self) -> ContextFullError | None:
-        prompt, context = self.body.get("n_prompt_tokens"), self.body.get("n_ctx")
-        if not (isinstance(prompt, int) and isinstance(context, int)):
-            match = next(filter(None, (pattern.search(self.message) for pattern in _TOO_LONG)), None)
-            if match is None:
-                return None
-            prompt, context = int(match["prompt"]), int(match["context"])
-        return context_full(prompt, context)
+        prompt, context = token_counts(self.message, self.body)
+        return None if prompt is None or context is None else context_full(prompt, context)
+
+
+def token_counts(message: str, fields: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    """Return the tokens of the prompt and of the context, from an error's fields or from its text."""
+    prompt, context = fields.get("n_prompt_tokens"), fields.get("n_ctx")
+    if isinstance(prompt, int) and isinstance(context, int):
+        return prompt, context
+    if match := _LLAMA_CPP.search(message):
+        return _number(match[1]), _number(match[2])
+    context_match = _CONTEXT.search(message)
+    prompt_match = next(filter(None, (pattern.search(message) for pattern in _PROMPTS)), None)
+    return prompt_match and _number(prompt_match[1]), context_match and _number(context_match[1])
+
+
+def _number(text: str) -> int:
+    return int(text.replace(",", ""))
 
 
 def context_full(prompt: int, context: int) -> ContextFullError:
@@ -172,7 +186,7 @@ class UpstreamClient:
     async def get_text(self, path: str) -> str:
         """Return the text of a route; errors are those of `get`."""
         async with self._request(path, None, SHORT) as response:
-            return (await _read(response)).decode("utf-8", "replace")
+            return (await read_body(response, MAX_BODY)).decode("utf-8", "replace")
 
     async def post(self, path: str, body: Mapping[str, Any]) -> Any:  # noqa: ANN401 - any JSON
         """Return the JSON that a route answers a body with; errors are those of `get`."""
@@ -207,7 +221,7 @@ class UpstreamClient:
                     if "error" in chunk:
                         if number:
                             yield chunks[:number]
-                        raise UpstreamError(_status(chunk["error"]), chunk)
+                        raise UpstreamError(event_status(chunk["error"]), chunk)
                 if chunks:
                     yield chunks
 
@@ -258,7 +272,7 @@ class UpstreamClient:
             async with self._direct(path, body, SHORT) as answer:
                 return self._parse(await answer.body(MAX_BODY))
         async with self._request(path, body, SHORT) as response:
-            return self._parse(await _read(response))
+            return self._parse(await read_body(response, MAX_BODY))
 
     @asynccontextmanager
     async def _request(
@@ -273,7 +287,7 @@ class UpstreamClient:
         with self._connection_errors():
             async with self._client.stream(method, url, content=data, headers=headers, timeout=timeout) as response:
                 if not response.is_success:
-                    raise UpstreamError(response.status_code, _object(await _read(response)))
+                    raise UpstreamError(response.status_code, _object(await read_body(response, MAX_BODY)))
                 yield response
 
     @contextmanager
@@ -327,7 +341,8 @@ def _reason(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _status(error: object) -> int:
+def event_status(error: object) -> int:
+    """Return the status of an error in a stream of events."""
     code = error.get("code") if isinstance(error, dict) else None
     return code if isinstance(code, int) and code > 0 else HTTPStatus.INTERNAL_SERVER_ERROR
 
@@ -339,10 +354,11 @@ def _object(data: bytes) -> object:
         return " ".join(data[:SHOWN_CHARACTERS].decode("utf-8", "replace").split())
 
 
-async def _read(response: httpx2.Response) -> bytes:
+async def read_body(response: httpx2.Response, limit: int) -> bytes:
+    """Return the body, cut off behind `limit` bytes, which no honest one has."""
     data = bytearray()
     async for piece in response.aiter_bytes():
         data += piece
-        if len(data) > MAX_BODY:
+        if len(data) > limit:
             break
     return bytes(data)

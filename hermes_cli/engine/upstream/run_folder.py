@@ -32,8 +32,7 @@ _LOCK, _PROCESS, _SOCKET, _LOG = "lock", "process.json", "engine.sock", "log"
 def base_folder() -> Path:
     """Return the folder that all run folders are in, made for this user alone.
 
-    Raises:
-        AccessError: somebody else has made one of this name.
+    Raise AccessError if somebody else has made one of this name.
     """
     user = os.getuid() if sys.platform != "win32" else 0
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")

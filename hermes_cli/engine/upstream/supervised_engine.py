@@ -53,26 +53,18 @@ class SupervisedEngine:
 
     def __init__(
         self,
-        command: EngineCommand,
+        command: EngineCommand,  # the program to start
         *,
-        tags: Sequence[str] = (),
-        texts: Sequence[str] = (),
-        report: Callable[[str], None] = lambda _: None,
+        tags: Sequence[str] = (),  # as `UpstreamEngine` takes them
+        texts: Sequence[str] = (),  # likewise
+        report: Callable[[str], None] = lambda _: None,  # is called with lines of the engine's log while it starts
+        # is told what a start waits for that only a person can bring about
         note: Callable[[str], None] = lambda _: None,
+        # seconds before it is started again, by how many starts or engines have failed in a row
         delays: Sequence[float] = RESTART_DELAYS,
-        limits: Limits | None = None,
+        limits: Limits | None = None,  # when it counts as hung
     ) -> None:
-        """Start nothing yet.
-
-        Args:
-            command: the program to start.
-            tags: as `UpstreamEngine` takes them.
-            texts: likewise.
-            report: is called with lines of the engine's log while it starts.
-            note: is told what a start waits for that only a person can bring about.
-            delays: seconds before it is started again, by how many starts or engines have failed in a row.
-            limits: when it counts as hung.
-        """
+        """Start nothing yet."""
         self.command, self._tags, self._texts = command, tuple(tags), tuple(texts)
         self._report, self._note = report, note
         self._backoff, self.limits = RestartBackoff(delays), limits or Limits()

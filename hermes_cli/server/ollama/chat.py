@@ -179,7 +179,7 @@ class _Turn:
 async def _continued(model: ReadyModel, parsed: ParsedRequest) -> AsyncGenerator[Delta | Done, None]:
     """Continue a prompt as it stands."""
     (asked,) = await generation_requests(parsed, model)
-    async with aclosing(model.chat_model.engine.generate(asked)) as events:  # type: ignore[type-var]  # it can be closed
+    async with aclosing(model.chat_model.engine.generate(asked)) as events:
         async for event in events:
             if isinstance(event, TextEvent):
                 yield ContentDelta(repaired(event.text), list(event.logprobs) or None)

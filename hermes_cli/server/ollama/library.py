@@ -108,8 +108,7 @@ class ModelLibrary:
     async def delete(self, name: str) -> None:
         """Stop to serve a model, and delete its files; of an alias, only the name.
 
-        Raises:
-            UsageError: its file is not of the library, it is in use, or the last one.
+        Raise UsageError if its file is not of the library, it is in use, or the last one.
         """
         planned = self._pool.planned(name)
         if name.casefold() != planned.name.casefold():

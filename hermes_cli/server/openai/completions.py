@@ -232,7 +232,7 @@ class _Completion:
 
             async def generate(index: int, echo: str, request: GenerationRequest) -> None:
                 choice = _TextChoice(index, echo, parsed)
-                async with aclosing(engine.generate(request)) as events:  # type: ignore[type-var]  # it can be closed
+                async with aclosing(engine.generate(request)) as events:
                     async for engine_event in events:
                         if isinstance(engine_event, TextEvent):
                             if read := engine_event.prompt:

@@ -32,19 +32,14 @@ class ClientTool:
 
 
 class ResponseTools:
-    """The tools of one request.
-
-    Attributes:
-        functions: what the model is offered, in OpenAI's flat shape; all else that was sent is among them as it was.
-        paths: where each stood in the request, by its path in a chat request.
-        notes: sentences about what is left out, or told to the model only.
-    """
+    """The tools of one request."""
 
     def __init__(self, tools: Sequence[Any], items: Sequence[Mapping[str, Any]] = ()) -> None:
         """Read the tools of a request, and those that items of its input bring, as Codex sends some."""
+        # offered to the model, in OpenAI's flat shape; all else that was sent is among them as it was
         self.functions: list[Any] = []
-        self.paths: dict[str, str] = {}
-        self.notes: list[str] = []
+        self.paths: dict[str, str] = {}  # where each stood in the request, by its path in a chat request
+        self.notes: list[str] = []  # sentences about what is left out, or told to the model only
         self._known: dict[str, ClientTool] = {}  # by the name that the model reads
         self._offered: dict[tuple[object, object], str] = {}  # the same by the client's name and namespace
         self._left_out: set[str] = set()  # types

@@ -178,7 +178,8 @@ def test_every_error_comes_back_as_what_it_was() -> None:
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, HermesError)]
     assert len(kinds) > 9
     for kind in kinds:
-        error = frame(pack("failed", 1, kind("what é", hint="do this"))).error()
+        made = errors.restore(kind, {"message": "what é", "hint": "do this"})
+        error = frame(pack("failed", 1, made)).error()
         assert (type(error), error.message, error.hint) == (kind, "what é", "do this")
         ((number, event),) = read_events(frame(pack_events([(8, error)])))
         assert isinstance(event, kind)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
@@ -37,30 +37,45 @@ def upstream(kind: str, demo_path: Path, wait_for: WaitFor) -> Iterator[ChatMode
         wait_for(engine.close())
 
 
+@pytest.fixture(scope="module")
+def here(wait_for: WaitFor, demo_chatter: ChatModel) -> Callable[[TurnRequest], dict[str, Any]]:
+    """What the embedded engine answers to a turn, which it is asked once for all kinds."""
+    answers: dict[int, dict[str, Any]] = {}
+
+    def answer(turn: TurnRequest) -> dict[str, Any]:
+        if id(turn) not in answers:
+            answers[id(turn)] = told(wait_for(events_of(demo_chatter, turn)))
+        return answers[id(turn)]
+
+    return answer
+
+
 @pytest.mark.parametrize("name", TURNS)
 def test_a_turn_is_the_same_as_in_this_program(
-    name: str, kind: str, wait_for: WaitFor, upstream: ChatModel, demo_chatter: ChatModel
+    name: str, kind: str, wait_for: WaitFor, upstream: ChatModel, here: Callable[[TurnRequest], dict[str, Any]]
 ) -> None:
     if name == "DRY" and kind != "llama_server":
         with pytest.raises(UsageError, match="dry_multiplier"):
             wait_for(events_of(upstream, TURNS[name]))
         return
-    check_same(TURNS[name], wait_for, upstream, demo_chatter)
+    check_same(TURNS[name], wait_for, upstream, here)
 
 
 @pytest.mark.parametrize("name", HELD_TURNS)
 def test_a_turn_that_is_held_to_a_grammar_is_the_same_as_in_this_program(
-    name: str, kind: str, wait_for: WaitFor, upstream: ChatModel, demo_chatter: ChatModel
+    name: str, kind: str, wait_for: WaitFor, upstream: ChatModel, here: Callable[[TurnRequest], dict[str, Any]]
 ) -> None:
     if kind == "llama_server":
         assert not upstream.loaded.grammars
         return
-    check_same(HELD_TURNS[name], wait_for, upstream, demo_chatter)
+    check_same(HELD_TURNS[name], wait_for, upstream, here)
 
 
-def check_same(turn: TurnRequest, wait_for: WaitFor, upstream: ChatModel, demo_chatter: ChatModel) -> None:
+def check_same(
+    turn: TurnRequest, wait_for: WaitFor, upstream: ChatModel, here: Callable[[TurnRequest], dict[str, Any]]
+) -> None:
     there = told(wait_for(events_of(upstream, turn)))
-    assert there == told(wait_for(events_of(demo_chatter, turn)))
+    assert there == here(turn)
     assert there["content"] or there["calls"]
 
 
@@ -151,7 +166,7 @@ def test_what_an_engine_cannot_do_is_refused_by_name(
     kind: str, wait_for: WaitFor, upstream: ChatModel, change: dict[str, Any], engines: tuple[str, ...], said: str
 ) -> None:
     async def ask(request: GenerationRequest) -> None:
-        async with aclosing(upstream.engine.generate(request)) as events:  # type: ignore[type-var]
+        async with aclosing(upstream.engine.generate(request)) as events:
             async for _ in events:
                 pass
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import stat
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager
@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 import psutil
 import pytest
 from conftest import HANG, REPOSITORY, WaitFor, eventually
+from hermes_zygote import ForkedProcess, zygote
 
 from hermes_cli.engine.protocol import Done, Event
 from hermes_cli.engine.request import GenerationRequest
@@ -205,6 +206,8 @@ def test_a_head_that_waits_can_be_ended(tmp_path: Path, pids: Callable[[], list[
         async with closing(SupervisedEngine(on_several, note=lambda _: noted.set(), limits=limits)) as started:
             asking = asyncio.ensure_future(started.load())
             await noted.wait()
+            while not (tmp_path / "pids").exists():  # noqa: ASYNC110 - nothing tells
+                await asyncio.sleep(0.01)
             asking.cancel()
             await asyncio.gather(asking, return_exceptions=True)
         assert not any(map(alive, pids()))
@@ -241,13 +244,11 @@ def test_there_is_no_such_program(wait_for: WaitFor) -> None:
 
 
 PROGRAM = """
-import asyncio, sys, time
-sys.path[:0] = [{tests!r}, {engine!r}]
-from pathlib import Path
-from tempfile import TemporaryDirectory
-import test_supervised_engine as tests
+import asyncio, json, sys
+from hermes_cli.engine.upstream.engine_process import EngineCommand
+from hermes_cli.engine.upstream.supervised_engine import SupervisedEngine
 async def main():
-    engine = tests.engine(Path({folder!r}))
+    engine = SupervisedEngine(EngineCommand("llama-server", *json.loads(sys.argv[1])))
     await engine.load()
     print(engine._guard._process.pid, flush=True)
     await asyncio.sleep(1000)
@@ -256,28 +257,27 @@ asyncio.run(main())
 
 
 @pytest.fixture
-def hermes_with_engine(tmp_path: Path, pids: Callable[[], list[int]]) -> Iterator[tuple[subprocess.Popen[str], int]]:
+def hermes_with_engine(tmp_path: Path, pids: Callable[[], list[int]]) -> Iterator[tuple[ForkedProcess, int]]:
     """A program that has an engine, and the process id of its guard."""
-    text = PROGRAM.format(
-        tests=str(REPOSITORY / "tests"), engine=str(REPOSITORY / "tests" / "engine" / "upstream"), folder=str(tmp_path)
-    )
-    with subprocess.Popen([sys.executable, "-c", text], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout
-        guard = int(process.stdout.readline())
-        assert all(map(alive, pids()))
-        yield process, guard
-        process.kill()
+    forks, has = zygote(), command(tmp_path)
+    assert forks
+    process = forks.start([json.dumps([has.words, has.environment])], tmp_path, os.environ, code=PROGRAM)
+    guard = int(process.stdout.readline())
+    assert all(map(alive, pids()))
+    yield process, guard
+    process.kill()
+    process.communicate()
 
 
 def test_the_group_ends_with_a_hermes_that_is_killed(
-    hermes_with_engine: tuple[subprocess.Popen[str], int], pids: Callable[[], list[int]]
+    hermes_with_engine: tuple[ForkedProcess, int], pids: Callable[[], list[int]]
 ) -> None:
     hermes_with_engine[0].kill()
     eventually(lambda: not any(map(alive, pids())))
 
 
 def test_what_is_left_even_so_is_swept_up_by_the_next_start(
-    runtime: Path, hermes_with_engine: tuple[subprocess.Popen[str], int], pids: Callable[[], list[int]]
+    runtime: Path, hermes_with_engine: tuple[ForkedProcess, int], pids: Callable[[], list[int]]
 ) -> None:
     process, guard = hermes_with_engine
     assert run_folder.sweep() == 0

@@ -2,10 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from hermes_cli.planning.measured import SpeedRatio, corrected
 from hermes_cli.planning.memory import MemoryBreakdown
 from hermes_cli.planning.placement import DeviceShare, Placement
-from hermes_cli.planning.speed import PrefillSpeed, Speed
+from hermes_cli.planning.speed import PrefillSpeed, Speed, SpeedRatio, corrected
 
 ESTIMATE = Speed(100, 75, 130, "computed")
 
