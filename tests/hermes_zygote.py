@@ -66,7 +66,8 @@ class Fork:
     def send_signal(self, number: int) -> None:
         """Send a signal, if it still runs."""
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with suppress(ProcessLookupError):  # it has ended, which is about to be told
+                os.kill(self.pid, number)
 
     def kill(self) -> None:
         """End it."""
@@ -188,14 +189,17 @@ def _number(file: int) -> int:
 
 def serve() -> NoReturn:
     """Fork for each order, until the other side is closed."""
+    gc.disable()  # all that is imported stays
     line = socket.socket(fileno=int(sys.argv[1]))
     modules, sys.path[:] = json.loads(sys.argv[2])
     for module in modules:
         import_module(module)
-    if "hermes_cli.hardware.bandwidth" in sys.modules:
-        sys.modules["hermes_cli.hardware.bandwidth"].TRIES = 1  # type: ignore[attr-defined] # tests leave no machine calm
+    if bandwidth := sys.modules.get("hermes_cli.hardware.bandwidth"):
+        # tests leave no machine calm, and each has an empty cache: a short look at the RAM does
+        vars(bandwidth).update(TRIES=1, WINDOWS=1, SECONDS=0.001, SMALLEST=1 << 24, LARGEST=1 << 24)
     reread = _prepare_hermes() if modules == [*PRELOADED] else lambda: None
     gc.collect()
+    gc.enable()
     gc.freeze()  # forks share these objects
     ended, tell = os.pipe()
     os.set_blocking(tell, False)
@@ -256,6 +260,7 @@ def _prepare_hermes() -> Callable[[], None]:
     for package in ("hermes_cli.commands", "hermes_cli.store", "hermes_cli.chat.sessions"):
         for found in iter_modules(import_module(package).__path__, f"{package}."):
             import_module(found.name)
+    _compute_what_all_share()
     import forked_children  # noqa: PLC0415 - it needs what was imported
 
     forked_children.preload()
@@ -275,6 +280,13 @@ def _prepare_hermes() -> Callable[[], None]:
             setattr(module, name, getattr(constants, name))
 
     return read
+
+
+def _compute_what_all_share() -> None:
+    """Compile the demo's template, and how the catalogue is read, as the first command of a process does."""
+    template = Path(__file__).parent.parent / "demo" / "template.jinja"
+    sys.modules["hermes_cli.prompting.template"].compile_fault(template.read_text("utf-8"))
+    sys.modules["msgspec"].json.Decoder(sys.modules["hermes_cli.catalog.models"].Catalogue)
 
 
 def _become(

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -248,6 +249,17 @@ def hermes_serve(
         if process.poll() is None:
             process.kill()
         process.communicate()
+
+
+@contextmanager
+def log_of(server: Process) -> Iterator[Future[str]]:
+    """What a server says on standard error, read all the time, so that its pipe is never full; then it has to end."""
+    assert server.process.stderr
+    with ThreadPoolExecutor() as pool:
+        try:
+            yield pool.submit(server.process.stderr.read)
+        finally:
+            server.signal()
 
 
 @pytest.fixture(name="server", scope="module")

@@ -2,17 +2,22 @@
 
 A file is slow if it, or a module of `tests/` or `tools/` that it imports, starts processes or servers or loads a model, which is read
 off its imports; none of it is imported then, either. A single test that only computes, but for long, is marked `slow`.
+
+In all tests and what they start, OpenMP has one thread: llama.cpp converts weights with as many as there are cores,
+which wait for each other while they spin. Contexts say themselves how many threads they have.
 """
 
 from __future__ import annotations
 
 import gc
+import os
 import re
 from functools import cache
 from pathlib import Path
 
 import pytest
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # here, since this is loaded before anything that loads llama.cpp
 TESTS = Path(__file__).parent
 HELPERS = (TESTS, TESTS.parent / "tools")
 # What starts processes, servers, terminals or models; what other projects' clients import takes as long as a process.

@@ -13,8 +13,7 @@ from contextlib import ExitStack, contextmanager, suppress
 import psutil
 import pytest
 from conftest import HANG, eventually
-from server_fuzz import Service, serving
-from server_rig import Running, read_all
+from server_rig import Process, Running, hermes_serve, log_of, read_all
 
 HEAD, BODY, WRITE = 0.5, 0.6, 0.7  # seconds
 CONFIG = f"header_timeout: {HEAD}\nbody_timeout: {BODY}\nwrite_timeout: {WRITE}\nmax_connections: 200\n"
@@ -40,21 +39,17 @@ def asked(body: object) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     folder = tmp_path_factory.mktemp("raw")
     config = folder / "short.yaml"
     config.write_text(CONFIG)
-    with serving(folder, "--config", str(config)) as one:
-        yield one
-        said = one.log.read_text(errors="replace")
+    with hermes_serve("demo", "--config", str(config), cwd=folder) as process:
+        with log_of(process) as log:
+            yield process
+        said = log.result()
     assert "Traceback" not in said
     assert " 500," not in said
     assert max(map(len, said.splitlines())) < LONGEST_LINE
-
-
-@pytest.fixture(scope="module")
-def server(service: Service) -> Running:
-    return Running(int(service.address.rpartition(":")[2]))
 
 
 @pytest.fixture(autouse=True)
@@ -214,9 +209,9 @@ def last_words(line: socket.socket) -> bytes:
 
 
 @pytest.mark.parametrize("in_chunks", [False, True])
-def test_a_hundred_megabytes(server: Running, service: Service, *, in_chunks: bool) -> None:
+def test_a_hundred_megabytes(server: Process, *, in_chunks: bool) -> None:
     """The limit is 32 MiB: no more is kept, and not all of it is even taken off the line."""
-    process = psutil.Process(service.process)
+    process = psutil.Process(server.process.pid)
     before = process.memory_info().rss
     kind = "Transfer-Encoding: chunked"
     head = post(b"", kind, length="") if in_chunks else post(b"", length=HUGE)
@@ -324,7 +319,7 @@ def test_a_pipeline_that_breaks(server: Running) -> None:
 # Clients that do not read, or leave
 
 
-def test_clients_that_never_read(server: Running, service: Service) -> None:
+def test_clients_that_never_read(server: Process) -> None:
     """Answers of 100 kB, far more of them than any buffer takes: the connections are ended, and nobody waits for them."""
     with connections(server, 5) as lines:
         for line in lines:
@@ -332,14 +327,13 @@ def test_clients_that_never_read(server: Running, service: Service) -> None:
             line.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 200)
         for line in lines:
             assert line.recv(1) == b"H"  # and nothing more
-        eventually(lambda: server.healthy() and not open_connections(service))
+        eventually(lambda: server.healthy() and not open_connections(server))
 
 
-def open_connections(service: Service) -> int:
+def open_connections(server: Process) -> int:
     """Of clients, as the server has them."""
-    port = int(service.address.rpartition(":")[2])
-    found = psutil.Process(service.process).net_connections("tcp")
-    return sum(one.laddr.port == port and one.status == psutil.CONN_ESTABLISHED for one in found)
+    found = psutil.Process(server.process.pid).net_connections("tcp")
+    return sum(one.laddr.port == server.port and one.status == psutil.CONN_ESTABLISHED for one in found)
 
 
 def test_many_leave_at_once(server: Running) -> None:

@@ -13,9 +13,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import wait
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
@@ -25,10 +26,12 @@ from hermes_zygote import HERMES, ForkedProcess, Zygote
 
 from hermes_cli.errors import ExitCode, HermesError, NetworkError, NotFoundError
 from hermes_cli.prompting.messages import ToolCall
-from hermes_cli.tools import mcp_client, mcp_connection, mcp_stdio
 from hermes_cli.tools.config import ChatFile, McpAddress, McpCommand, McpServer, chosen_servers
-from hermes_cli.tools.mcp_client import McpServers
+from hermes_cli.tools.functions import wait_for
 from hermes_cli.tools.toolbox import Consent, Toolbox
+
+if TYPE_CHECKING:
+    from hermes_cli.tools.mcp_client import McpServers
 
 TESTS = REPOSITORY / "tests"
 RIG = McpCommand("rig", (sys.executable, str(TESTS / "mcp_server.py")))
@@ -61,6 +64,13 @@ def connected(*servers: McpServer, warned: list[str] | None = None, seconds: flo
         yield toolbox
     finally:
         toolbox.close()
+
+
+def client(tell: Callable[[str], None], **options: Any) -> McpServers:  # noqa: ANN401 - as the client takes them
+    """The client, whose SDK takes most of a second to be imported: not in each process that collects tests."""
+    from hermes_cli.tools.mcp_client import McpServers  # noqa: PLC0415
+
+    return McpServers(tell, **options)
 
 
 def names(toolbox: Toolbox) -> list[str]:
@@ -238,7 +248,7 @@ def test_ctrl_c_before_the_wait_for_a_call_has_begun(
 
 
 def test_a_server_that_does_not_stop_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mcp_connection, "LIST_TIMEOUT", 0.5)
+    monkeypatch.setattr("hermes_cli.tools.mcp_connection.LIST_TIMEOUT", 0.5)
     file, before = tmp_path / "state", children()
     warned: list[str] = []
     with connected(plain([{"name": "block"}, {"name": "echo"}]), warned=warned) as toolbox:
@@ -359,7 +369,7 @@ def test_more_tools_than_a_model_can_read_on_one_page() -> None:
 
 
 def test_a_message_without_end_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mcp_stdio, "MAX_MESSAGE", 10_000)
+    monkeypatch.setattr("hermes_cli.tools.mcp_stdio.MAX_MESSAGE", 10_000)
     with connected(plain([{"name": "one"}], flaw="stubborn")) as toolbox:
         result = toolbox.run(ToolCall("one", {"content": [{"type": "text", "text": "x" * 100_000}]}))
         assert "it sent a message of more than 10,000 bytes" in json.loads(result.text)["error"]
@@ -407,7 +417,7 @@ def test_over_http_a_server_that_goes_and_comes_back(web: Web) -> None:
 )
 def test_a_server_that_does_not_start_is_one_error(server: McpServer, error: type[HermesError], says: str) -> None:
     before = children()
-    servers = McpServers(print, start_timeout=HANG)
+    servers = client(print, start_timeout=HANG)
     try:
         servers.begin([plain([{"name": "one"}], name="fine"), server])
         with pytest.raises(error) as caught:
@@ -420,7 +430,7 @@ def test_a_server_that_does_not_start_is_one_error(server: McpServer, error: typ
 
 
 def test_a_server_that_does_not_answer_is_an_error() -> None:
-    servers = McpServers(print, start_timeout=0.5)
+    servers = client(print, start_timeout=0.5)
     try:
         servers.begin([plain([], flaw="mute", name="c")])
         with pytest.raises(HermesError) as caught:
@@ -448,35 +458,35 @@ def test_a_server_that_will_not_end_is_ended_and_so_is_what_it_started(tmp_path:
     assert all(map(ended, [*pids, int(file.read_text())]))
 
 
-def announced(monkeypatch: pytest.MonkeyPatch, name: str) -> threading.Event:
+def announced(monkeypatch: pytest.MonkeyPatch, function: Callable[..., object]) -> threading.Event:
     """Is set when the client calls this function, in which it waits."""
-    waits, function = threading.Event(), getattr(mcp_client, name)
+    waits = threading.Event()
 
     def announcing(*arguments: object) -> object:
         waits.set()
         return function(*arguments)
 
-    monkeypatch.setattr(mcp_client, name, announcing)
+    monkeypatch.setattr(f"hermes_cli.tools.mcp_client.{function.__name__}", announcing)
     return waits
 
 
 def test_ctrl_c_while_they_end_ends_them_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mcp_client, "END_TIMEOUT", HANG)
-    monkeypatch.setattr(mcp_stdio, "TERMINATE_TIMEOUT", HANG)
+    monkeypatch.setattr("hermes_cli.tools.mcp_client.END_TIMEOUT", HANG)
+    monkeypatch.setattr("hermes_cli.tools.mcp_stdio.TERMINATE_TIMEOUT", HANG)
     before = children()
-    servers = McpServers(print)
+    servers = client(print)
     servers.begin([plain([{"name": "one"}], flaw="stubborn")])
     servers.ready()
     began = time.monotonic()
-    with interrupted(announced(monkeypatch, "wait").is_set):
+    with interrupted(announced(monkeypatch, wait).is_set):
         servers.close()
     assert time.monotonic() - began < HANG
     assert children() == before
 
 
 def test_what_is_still_starting_is_ended_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mcp_client, "END_TIMEOUT", HANG)
-    before, servers = children(), McpServers(print)
+    monkeypatch.setattr("hermes_cli.tools.mcp_client.END_TIMEOUT", HANG)
+    before, servers = children(), client(print)
     servers.begin([plain([], flaw="mute")])
     eventually(lambda: children() - before)
     began = time.monotonic()
@@ -489,7 +499,7 @@ def test_ctrl_c_while_one_starts_forgets_it(monkeypatch: pytest.MonkeyPatch) -> 
     before = children()
     with connected() as toolbox:
         toolbox.begin([plain([], flaw="mute")])
-        with interrupted(announced(monkeypatch, "wait_for").is_set):
+        with interrupted(announced(monkeypatch, wait_for).is_set):
             toolbox.ready()
         assert toolbox.servers() == []
         eventually(lambda: children() == before)
@@ -653,7 +663,7 @@ def test_a_flood_in_an_error_message_is_cut(writer: Toolbox) -> None:
     error = {"code": -1, "message": "no " + "x" * 500_000, "data": [0] * 100_000}
     line = '{"jsonrpc": "2.0", "id": ID, "error": ' + json.dumps(error) + "}"
     text = json.loads(writer.run(ToolCall("write", {"line": line})).text)["error"]
-    assert (text[:5], len(text)) == ("no xx", mcp_stdio.MAX_ERROR)
+    assert (text[:5], len(text)) == ("no xx", 10_000)
 
 
 def test_an_error_costs_nothing_for_the_length_of_its_message() -> None:
