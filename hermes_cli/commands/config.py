@@ -74,7 +74,9 @@ def get(console: Console, key: KeyArgument) -> None:
     """Print one value."""
     values = _all_values()
     if key not in values:
-        hint = did_you_mean(key, values, "see what is set: hermes config list")
+        hint, known = "see what is set: hermes config list", _keys("")
+        if _normal(key) not in known:
+            hint = did_you_mean(_normal(key), [*values, *known], hint)
         raise NotFoundError(f"{key} is not set.", hint=hint)
     console.text(f"{_shown(values[key])}\n")
     console.document({"key": key, "value": values[key]})

@@ -31,7 +31,9 @@ def _client_names(incomplete: str) -> list[tuple[str, str]]:  # noqa: ARG001 - T
 @with_console
 def command(
     console: Console,
-    name: Annotated[str | None, argument("[CLIENT]", "None lists them.", _client_names)] = None,
+    name: Annotated[
+        str | None, argument("[CLIENT]", "The client to connect. Without one: list them.", _client_names)
+    ] = None,
     url: Annotated[
         str | None, typer.Option(metavar="URL", help="Address of the server. Default: the one that runs here.")
     ] = None,

@@ -88,6 +88,8 @@ def test_a_question_alone_is_asked() -> None:
         (["connect", "ollama"], "hermes needs no Ollama", "--ollama"),
         (["config", "set", "presets.dry", "x"], "presets.dry is a preset", "presets.dry.system"),
         (["login", "hf"], "there is no service hf", "hf auth login"),
+        (["config", "get", "tempreture"], "tempreture is not set", "did you mean temperature?"),
+        (["config", "get", "temperature"], "temperature is not set", "hermes config list"),
         (["upgrade"], "no command upgrade", "to update hermes itself: git pull in its checkout"),
         (["connect", "codex", "--url", "ftp://x"], "--url 'ftp://x' is not an address", "--url http://127.0.0.1:8080/v1"),
         (["login", "opnrouter"], "there is no service opnrouter", "openrouter"),
