@@ -17,7 +17,8 @@ from functools import cached_property
 UNLIMITED = sys.maxsize
 NARROWEST_PROSE = 24  # columns; prose in less is harder to read than below its row
 GAP = "  "
-_COMMAND = re.compile(r"(?<=[:·] )hermes [^;·()\n]+")
+_COMMAND = re.compile(r"(?<=[:·] )(?<!^error: )hermes [^;·()\n]+")
+_VALUE = re.compile(r"""(?<!\w)(["'])[^"'\n]{1,24}\1(?!\w)""")  # to type, as "M4 Max 64G"
 _UNIT = re.compile(r"(?<=\d) (?=(?:s|min|h|B|M|k?B|[MGT]i?B|GB/s|tokens?(?:/s)?|%|points?|bits?|cores?|files?)(?!\w))")
 _NO_BREAK = "\u00a0"
 _NAME = re.compile(r"(?!\w+://)\w\S+")  # of a model, a repository, a file
@@ -26,8 +27,9 @@ _NAME = re.compile(r"(?!\w+://)\w\S+")  # of a model, a repository, a file
 def wrap(text: str, width: int, hanging: str = "") -> list[str]:
     """Return the lines of a text, broken between words; all but the first begin with `hanging`.
 
-    A number and its unit, and a command to type are not broken; nor is a no-break space, which becomes a plain one. A
-    name that is longer than a line breaks after one of its `/-._:`; an address or a path, which is copied, does not.
+    A number and its unit, a short value in quotes, and a command to type are not broken; nor is a no-break space, which
+    becomes a plain one. A name that is longer than a line breaks after one of its `/-._:`; an address or a path, which
+    is copied, does not.
     """
     if len(text) <= width and "\n" not in text:
         return [text.replace(_NO_BREAK, " ")]
@@ -35,7 +37,7 @@ def wrap(text: str, width: int, hanging: str = "") -> list[str]:
     for paragraph in text.split("\n"):
         indent = paragraph[: len(paragraph) - len(paragraph.lstrip(" "))]
         typed = {word for command in _COMMAND.findall(paragraph) for word in command.split()}
-        kept = _UNIT.sub(_NO_BREAK, paragraph)
+        kept = _VALUE.sub(lambda match: match[0].replace(" ", _NO_BREAK), _UNIT.sub(_NO_BREAK, paragraph))
         kept = _COMMAND.sub(lambda match: _unbroken(match[0], width), kept)
         wrapped = textwrap.wrap(
             kept,

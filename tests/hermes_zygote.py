@@ -66,7 +66,8 @@ class Fork:
     def send_signal(self, number: int) -> None:
         """Send a signal, if it still runs."""
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with suppress(ProcessLookupError):  # it has ended, which is about to be told
+                os.kill(self.pid, number)
 
     def kill(self) -> None:
         """End it."""

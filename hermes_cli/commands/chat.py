@@ -76,7 +76,7 @@ def command(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Options that you keep under a name: hermes config.",
+            help="Options that are saved under a name: see hermes config.",
             callback=apply_preset,
             is_eager=True,
             autocompletion=preset_names,

@@ -34,15 +34,15 @@ def command(
     purpose: PurposeOption = "chat",
     context: Annotated[
         int | None,
-        typer.Option(help="Context length that it must have, in tokens.", **CONTEXT),
+        typer.Option(help="Context length that the model must have, in tokens.", **CONTEXT),
     ] = None,
-    min_speed: Annotated[float | None, typer.Option(min=0.0, help="Tokens per second that it must reach.")] = None,
+    min_speed: Annotated[float | None, typer.Option(min=0.0, help="Tokens per second that it has to reach.")] = None,
     max_wait: Annotated[
         float | None,
         typer.Option(min=0.0, metavar="SECONDS", help="Time to the first token of a first prompt, at most."),
     ] = None,
     gpu_only: Annotated[bool, typer.Option("--gpu-only", help="Only what fits on the GPUs as a whole.")] = False,
-    users: Annotated[int, typer.Option(min=1, max=100_000, help="People who use it at once.")] = 1,
+    users: Annotated[int, typer.Option(min=1, max=100_000, help="People who use the model at once.")] = 1,
     every: Annotated[bool, typer.Option("--all", "-a", help="Everything that fits, not only a few.")] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Every number with its formula and source.")] = False,
     gpu: GpuOption = None,
