@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from hermes_cli.chat.conversation import ChatOptions, read_schema
 from hermes_cli.chat.slash.command import complete_path, slash_command
-from hermes_cli.chat.slash.files import text_or_file
 from hermes_cli.engine.request import SamplingOptions
 from hermes_cli.errors import HermesError, UsageError
 from hermes_cli.tools.config import read_chat_file
@@ -89,6 +88,8 @@ def thinking_label(options: ChatOptions) -> str:
 
 @slash_command("/system", "[TEXT|@FILE|default]", "show or change the system prompt", lambda *_: (DEFAULT,))
 def _system(context: ReplContext, argument: str) -> None:
+    from hermes_cli.chat.slash.files import text_or_file  # noqa: PLC0415 - /help lists in the order of imports
+
     conversation = context.conversation
     if argument:
         system = None if argument == DEFAULT else text_or_file(argument)
