@@ -10,29 +10,26 @@ from __future__ import annotations
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 UNLIMITED = sys.maxsize
 NARROWEST_PROSE = 24  # columns; prose in less is harder to read than below its row
 GAP = "  "
-_COMMAND = re.compile(r"(?<=[:·] )hermes [^;·()\n]+")
+_COMMAND = re.compile(r"(?<=[:·] )(?<!^error: )hermes [^;·()\n]+")
+_VALUE = re.compile(r"""(?<!\w)(["'])[^"'\n]{1,24}\1(?!\w)""")  # to type, as "M4 Max 64G"
 _UNIT = re.compile(r"(?<=\d) (?=(?:s|min|h|B|M|k?B|[MGT]i?B|GB/s|tokens?(?:/s)?|%|points?|bits?|cores?|files?)(?!\w))")
 _NO_BREAK = "\u00a0"
 _NAME = re.compile(r"(?!\w+://)\w\S+")  # of a model, a repository, a file
-# Chinese and Japanese are written without blanks: a line ends after any letter, and the mark that follows it.
-_LETTER = "[\u3041-\u30ff\u3400-\u9fff\uf900-\ufaff]"
-_PIECE = re.compile(rf"\n|[^\S\n]*(?:{_LETTER}[\u3001-\u3011\uff01-\uff1f]*|(?:(?!{_LETTER})\S)+)|[^\S\n]+")
-_BULLET = re.compile(r"[-*+•]|\d{1,3}[.)]")
-_FENCES = ("```", "~~~")
 
 
 def wrap(text: str, width: int, hanging: str = "") -> list[str]:
     """Return the lines of a text, broken between words; all but the first begin with `hanging`.
 
-    A number and its unit, and a command to type are not broken; nor is a no-break space, which becomes a plain one. A
-    name that is longer than a line breaks after one of its `/-._:`; an address or a path, which is copied, does not.
+    A number and its unit, a short value in quotes, and a command to type are not broken; nor is a no-break space, which
+    becomes a plain one. A name that is longer than a line breaks after one of its `/-._:`; an address or a path, which
+    is copied, does not.
     """
     if len(text) <= width and "\n" not in text:
         return [text.replace(_NO_BREAK, " ")]
@@ -40,7 +37,7 @@ def wrap(text: str, width: int, hanging: str = "") -> list[str]:
     for paragraph in text.split("\n"):
         indent = paragraph[: len(paragraph) - len(paragraph.lstrip(" "))]
         typed = {word for command in _COMMAND.findall(paragraph) for word in command.split()}
-        kept = _UNIT.sub(_NO_BREAK, paragraph)
+        kept = _VALUE.sub(lambda match: match[0].replace(" ", _NO_BREAK), _UNIT.sub(_NO_BREAK, paragraph))
         kept = _COMMAND.sub(lambda match: _unbroken(match[0], width), kept)
         wrapped = textwrap.wrap(
             kept,
@@ -66,59 +63,7 @@ def _broken_name(line: str, width: int, hanging: str) -> list[str]:
     return [*lines, line]
 
 
-class WordWrap:
-    """Break text that comes in pieces between words; code between fences stays as it is, so that it can be copied.
-
-    `width` returns the columns of the terminal now.
-    """
-
-    def __init__(self, width: Callable[[], int]) -> None:
-        self._width = width
-        self._held = ""  # the last word, with the blanks before it
-        self._column = 0
-        self._hanging = 0  # columns before the later lines of a paragraph
-        self._is_code = self._after_letter = False
-
-    def feed(self, text: str) -> str:
-        """Return what can be shown of the text so far; its last word may go on, and is held back."""
-        pieces: list[str] = _PIECE.findall(self._held + text) or [""]
-        last = pieces.pop()
-        self._held = ""
-        if last == "\n" or _cells(last) > self._width():
-            pieces.append(last)
-        else:
-            self._held = last
-        return "".join(map(self._placed, pieces))
-
-    def finish(self) -> str:
-        """Return the last word; another text may follow."""
-        rest = self._placed(self._held)
-        self._held, self._column, self._is_code = "", 0, False
-        return rest
-
-    def _placed(self, piece: str) -> str:
-        word = piece.lstrip()
-        if piece == "\n":
-            self._column = 0
-            return piece
-        if not word:
-            return piece if self._is_code else ""
-        is_letter = re.match(_LETTER, word) is not None
-        may_break = is_letter or self._after_letter or len(word) < len(piece)
-        self._after_letter = is_letter
-        if not self._column:
-            self._hanging = _cells(piece) + 1 if _BULLET.fullmatch(word) else len(piece) - len(word)
-            self._is_code ^= word.startswith(_FENCES)
-        elif may_break and not self._is_code and self._column + _cells(piece) > (width := self._width()):
-            self._column = self._hanging if self._hanging < width // 2 else 0
-            piece = f"\n{' ' * self._column}{word}"
-            self._column += _cells(word)
-            return piece
-        self._column += _cells(piece)
-        return piece
-
-
-def _cells(text: str) -> int:
+def cell_width(text: str) -> int:
     """Return the columns that a text takes."""
     if text.isascii():
         return len(text)
@@ -181,7 +126,7 @@ class Table:
     @cached_property
     def _widths(self) -> list[int]:
         titles = self.titles if self.heading else [""] * len(self.titles)
-        return [max(map(_cells, column)) for column in zip(titles, *self.rows, strict=True)]
+        return [max(map(cell_width, column)) for column in zip(titles, *self.rows, strict=True)]
 
     def _needed(self, columns: Sequence[int]) -> int:
         return sum(self._widths[at] for at in columns) + len(GAP) * (len(columns) - 1)
@@ -199,7 +144,7 @@ class Table:
             for at in columns:
                 cell = cells.get(at, "")
                 width = prose_width if prose_width and self.titles[at] == self.prose else self._widths[at]
-                space = " " * (width - _cells(cell))
+                space = " " * (width - cell_width(cell))
                 padded.append(space + cell if self.titles[at] in self.right else cell + space)
             return GAP.join(padded).rstrip()
 

@@ -66,7 +66,8 @@ class Fork:
     def send_signal(self, number: int) -> None:
         """Send a signal, if it still runs."""
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with suppress(ProcessLookupError):  # it has ended, which is about to be told
+                os.kill(self.pid, number)
 
     def kill(self) -> None:
         """End it."""
@@ -193,8 +194,9 @@ def serve() -> NoReturn:
     modules, sys.path[:] = json.loads(sys.argv[2])
     for module in modules:
         import_module(module)
-    if "hermes_cli.hardware.bandwidth" in sys.modules:
-        sys.modules["hermes_cli.hardware.bandwidth"].TRIES = 1  # type: ignore[attr-defined] # tests leave no machine calm
+    if bandwidth := sys.modules.get("hermes_cli.hardware.bandwidth"):
+        # tests leave no machine calm, and each has an empty cache: a short look at the RAM does
+        vars(bandwidth).update(TRIES=1, WINDOWS=1, SECONDS=0.001, SMALLEST=1 << 24, LARGEST=1 << 24)
     reread = _prepare_hermes() if modules == [*PRELOADED] else lambda: None
     gc.collect()
     gc.enable()

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
 from types import SimpleNamespace
@@ -35,6 +36,7 @@ from hermes_cli.prompting.messages import Message
 
 FOLDER = Path(__file__).parent.parent / "tests" / "commands" / "screens"
 WIDTHS = (40, 80, 100, 120)
+LINES = 1000  # nothing leaves the screen
 GIB = 1 << 30
 CARD = ("--gpu", "2xRTX 3090", "--ram", "64G")
 SCREENS: dict[str, tuple[str, ...]] = {
@@ -90,7 +92,7 @@ class _Screen:
     errors = "strict"
 
     def __init__(self, columns: int) -> None:
-        self.shown = pyte.HistoryScreen(columns, 24, history=10_000)
+        self.shown = pyte.Screen(columns, LINES)
         self.shown.set_mode(pyte.modes.LNM)  # as a terminal's driver does
         self._stream = pyte.Stream(self.shown)
 
@@ -107,8 +109,10 @@ class _Screen:
         """Do nothing: all is shown at once."""
 
     def rows(self) -> list[str]:
-        above = ["".join(row[at].data for at in range(self.shown.columns)) for row in self.shown.history.top]
-        rows = [row.rstrip() for row in (*above, *self.shown.display)]
+        if self.shown.cursor.y == LINES - 1:
+            raise ValueError("a screen has more lines than LINES")
+        lines = (self.shown.buffer[at] for at in range(max(self.shown.buffer, default=-1) + 1))
+        rows = ["".join(line[at].data for at in range(self.shown.columns)).rstrip() for line in lines]
         while rows and not rows[-1]:
             rows.pop()
         return rows
@@ -156,7 +160,8 @@ def _put(folder: Path, repo: str, file: str, content: bytes, *, stored: bytes | 
     name.symlink_to(os.path.relpath(blob, name.parent))
 
 
-def screen(name: str, columns: int, folder: Path) -> list[str]:
+@cache
+def screen(name: str, columns: int, folder: Path) -> tuple[str, ...]:
     """Return the rows that a command shows, standard error among them."""
     environment = {
         "PATH": os.environ["PATH"],
@@ -192,7 +197,7 @@ def screen(name: str, columns: int, folder: Path) -> list[str]:
     finally:
         os.chdir(before)
     rows = [row.replace(str(folder), "/home/you/models") for row in shown.rows()]
-    return [row for row in rows if MEASURED not in row]
+    return tuple(row for row in rows if MEASURED not in row)
 
 
 def page(name: str, folder: Path) -> str:

@@ -8,10 +8,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from hermes_cli.chat.attachments import Attachment, unread_files, with_attachments
 from hermes_cli.chat.context_usage import NEARLY_FULL
 from hermes_cli.chat.conversation import Conversation, TurnUsage
 from hermes_cli.chat.slash.command import LEAVING, is_command, run_command, unescaped
-from hermes_cli.chat.slash.files import Attachment, unread_files, with_attachments
 from hermes_cli.chat.slash.settings import thinking_label
 from hermes_cli.chat.view import tokens_per_second
 from hermes_cli.errors import ContextFullError, EngineDiedError, HermesError

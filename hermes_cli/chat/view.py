@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from hermes_cli.chat.conversation import ChatOptions
-from hermes_cli.text_layout import WordWrap
+from hermes_cli.chat.word_wrap import WordWrap
 
 if TYPE_CHECKING:
     from hermes_cli.chat.backend import ChatBackend

@@ -147,7 +147,7 @@ def run(arguments: Sequence[str], started: Prewarm | None = None) -> int:
             return ExitCode.USAGE
         raise told from None
     except UnknownModelError as error:
-        raise mistyped.gpu_as_model(error.name, words[0]) or error from None
+        raise mistyped.instead_of_model(error.name, words[0]) or error from None
 
 
 def typed_command(arguments: Sequence[str]) -> str | None:

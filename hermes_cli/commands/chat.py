@@ -76,7 +76,7 @@ def command(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Options that you keep under a name: hermes config.",
+            help="Options that are saved under a name: see hermes config.",
             callback=apply_preset,
             is_eager=True,
             autocompletion=preset_names,
@@ -243,8 +243,8 @@ def command(
     endpoint = at_service[0] if at_service else endpoint
 
     from hermes_cli import paths
+    from hermes_cli.chat.attachments import read_attachment, text_or_file, unread_files
     from hermes_cli.chat.conversation import ChatOptions, read_schema
-    from hermes_cli.chat.slash.files import read_attachment, text_or_file, unread_files
     from hermes_cli.commands.run_chat import ChatArguments, run_interactive, run_oneshot
     from hermes_cli.hardware.selection import device_names, reserve_bytes
     from hermes_cli.models.loader import Prewarm

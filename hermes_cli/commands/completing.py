@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stdout, suppress
 from io import StringIO
+from itertools import zip_longest
 
 import typer
 
@@ -191,19 +192,23 @@ def session_names(incomplete: str) -> list[str]:  # noqa: ARG001 - as above
 
 def gpu_names(incomplete: str) -> list[str]:
     """Return the GPUs that --gpu knows, with the number in front that was typed."""
-    from hermes_cli.hardware.gpus import GPUS
-
     count = match[0] if (match := _COUNT.match(incomplete)) else ""
-    cards = [gpu.name for gpu in GPUS if gpu.vendor != "apple"]
+    cards = [row["name"] for row in _gpu_table() if row["vendor"] != "apple"]
     return [count + name for name in _unique(*(_SERIES.sub("", card) for card in cards), *cards)]
 
 
 def apple_chips(incomplete: str) -> list[str]:  # noqa: ARG001 - as above
     """Return Apple's chips with each memory that they are sold with."""
-    from hermes_cli.hardware.gpus import GPUS
+    chips = [row for row in _gpu_table() if row["vendor"] == "apple"]
+    named = ((name, row["sizes"]) for row in chips for name in (row["name"], *filter(None, row["also"].split(";"))))
+    return _unique(*(f"{name} {size}G" for name, sizes in named for size in sizes.split(";")))
 
-    chips = [gpu for gpu in GPUS if gpu.vendor == "apple"]
-    return _unique(*(f"{name} {size}G" for gpu in chips for name in (gpu.name, *gpu.also) for size in gpu.sizes))
+
+def _gpu_table() -> Iterator[dict[str, str]]:
+    """Yield the rows of hardware/gpus.csv; that room's own reader makes more of each than a shell can wait for."""
+    lines = (paths.PACKAGE / "hardware" / "gpus.csv").read_text("utf-8").splitlines()
+    titles, *rows = (line.split(",") for line in lines if not line.startswith("#"))
+    return (dict(zip_longest(titles, row, fillvalue="")) for row in rows)
 
 
 def _unique(*values: str) -> list[str]:

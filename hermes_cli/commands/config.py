@@ -74,7 +74,9 @@ def get(console: Console, key: KeyArgument) -> None:
     """Print one value."""
     values = _all_values()
     if key not in values:
-        hint = did_you_mean(key, values, "see what is set: hermes config list")
+        hint, known = "see what is set: hermes config list", _keys("")
+        if _normal(key) not in known:
+            hint = did_you_mean(_normal(key), [*values, *known], hint)
         raise NotFoundError(f"{key} is not set.", hint=hint)
     console.text(f"{_shown(values[key])}\n")
     console.document({"key": key, "value": values[key]})
@@ -230,6 +232,8 @@ def _write(key: str, text: str | None, file: str, path: list[str]) -> None:
     inner = document
     for name in path[:-1]:
         inner = inner.setdefault(name, {})
+    if text is not None and path[0] == "presets" and len(path) == 2:  # noqa: PLR2004 - without an option
+        raise UsageError(f"{key} is a preset, which has options.", hint=f"set one of them: {key}.system 'TEXT'")
     if text is None:
         if path[-1] not in inner:
             raise NotFoundError(f"{key} is not set.", hint="see what is set: hermes config list")

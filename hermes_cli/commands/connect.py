@@ -31,7 +31,9 @@ def _client_names(incomplete: str) -> list[tuple[str, str]]:  # noqa: ARG001 - T
 @with_console
 def command(
     console: Console,
-    name: Annotated[str | None, argument("[CLIENT]", "None lists them.", _client_names)] = None,
+    name: Annotated[
+        str | None, argument("[CLIENT]", "The client to connect. Without one: list them.", _client_names)
+    ] = None,
     url: Annotated[
         str | None, typer.Option(metavar="URL", help="Address of the server. Default: the one that runs here.")
     ] = None,
@@ -99,6 +101,11 @@ def _client_named(name: str) -> Client:
         raise NotFoundError(
             f"hermes does not know {name} itself.",
             hint="if you use Continue there: hermes connect continue; for any other extension: hermes connect env",
+        )
+    if normal == "ollama":
+        raise NotFoundError(
+            "hermes needs no Ollama: it answers Ollama's clients itself.",
+            hint="serve like Ollama: hermes serve NAME --ollama",
         )
     near = difflib.get_close_matches(normal, CLIENTS, 1) or [known for known in CLIENTS if known.startswith(normal)]
     hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(CLIENTS)}; for any other: hermes connect env"

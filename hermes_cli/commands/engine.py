@@ -103,7 +103,7 @@ def install(
     engine: NameArgument,
     package: Annotated[
         str | None,
-        typer.Option(metavar="PACKAGE", help="The package that brings it, as pip takes it: vllm==0.32.0."),
+        typer.Option(metavar="PACKAGE", help="The package to install, as pip takes it: vllm==0.32.0."),
     ] = None,
     yes: YesOption = False,
     verbose: VerboseOption = False,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 TITLES = ("SERVICE", "NAME", "KEY FROM", "MAKE ONE AT")
 
 NameArgument = Annotated[
-    str | None, argument("[SERVICE]", "openrouter or nous; none lists them.", one_of("openrouter", "nous"))
+    str | None, argument("[SERVICE]", "openrouter or nous. Without one: list them.", one_of("openrouter", "nous"))
 ]
 
 

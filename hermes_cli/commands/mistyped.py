@@ -42,12 +42,14 @@ COMMANDS = {
     "version": ["--version"],
     "-V": ["--version"],
 }
-# Another program's word for a command of `hermes sessions`, `catalog` and `engine`.
+# Another program's word for a command of one of ours.
+_REMOVE = {"delete": "rm", "remove": "rm", "ls": "list"}
 SUBCOMMANDS = {
-    "delete": "rm",
-    "remove": "rm",
-    "ls": "list",
-    "update": "refresh",
+    "sessions": _REMOVE,
+    "catalog": {"update": "refresh"},
+    "engine": {**_REMOVE, "uninstall": "rm"},
+    "config": {"show": "list", "ls": "list", "delete": "unset", "remove": "unset", "rm": "unset"},
+    "service": {"list": "status", "ls": "status", "uninstall": "remove", "rm": "remove", "delete": "remove"},
 }
 _NEWER = "git pull in its checkout, then install it again as before: pipx install --force ."
 _LOGS = "hermes serve writes its log to its own terminal, or in the background to a file that hermes ps shows"
@@ -76,6 +78,11 @@ ANSWERS = {
 }
 # The next step after a word that is no command of another command.
 SUBCOMMAND_ANSWERS = {
+    "service start": "install starts it, too: hermes service install NAME; see it: hermes service status",
+    "service stop": "stop it: hermes stop; take it away for good: hermes service remove",
+    "service restart": "hermes service install NAME starts it anew",
+    "sessions rename": "save it under another name in the chat: hermes chat --resume NAME, then /save NEW",
+    "sessions clear": "remove each that you name: hermes sessions rm NAME",
     "service": "install one: hermes service install NAME",
     "engine": "use one that is here: hermes chat NAME --engine vllm, or hermes serve NAME --engine vllm",
     "sessions": "show one: hermes sessions show NAME; go on with one: hermes chat --resume NAME",
@@ -120,12 +127,16 @@ OPTIONS = {
     "--local": "--installed",
     "--mac": "--apple",
     "--cpu": "--cpu-only",
+    "--bg": "--background",
+    "--detach": "--background",
+    "--daemon": "--background",
     "--no-gpu": "--cpu-only",
 }
 # Letters that mean something else in other commands.
 COMMAND_OPTIONS = {
     "chat": {"-n": "--max-tokens", "-s": "--seed"},
-    "serve": {"-c": "--context"},
+    "serve": {"-c": "--context", "-d": "--background", "-p": "--port"},
+    "stop": {"-9": "--force", "-f": "--force", "-a": "--all"},
     "plan": {"-c": "--context"},
     "recommend": {"-c": "--context"},
 }
@@ -136,6 +147,13 @@ _PARALLEL = (
 )
 # The next step after an option that there is not; those of one command begin with its name.
 OPTION_ANSWERS = {
+    "serve --stop": "stop a server that runs: hermes stop",
+    "ps --all": "every server of yours is listed; leave it out",
+    "login --key": "type the key when it is asked for, or pipe it in: hermes login SERVICE < FILE",
+    "hardware --gpu": "plan for another GPU: hermes recommend --gpu NAME",
+    "chat -o": "write the answer into a file: > answer.txt",
+    "chat --output": "write the answer into a file: > answer.txt",
+    "chat --demo": "the demo is a model: hermes chat demo",
     "rm --all": "name each: hermes rm NAME NAME; what is here: hermes list --installed",
     "--tensor-parallel-size": _PARALLEL,
     "--tensor-parallel": _PARALLEL,
@@ -173,6 +191,7 @@ _NUMBERS = {
     "valid float": "number",
 }
 _MODEL_IS_A_WORD = ("serve", "pull", "plan", "show")  # and needs no option
+MUCH_ALIKE = 0.75  # of 1, what difflib gives for words that differ in a letter or two
 _ALL_LAYERS = "-1"
 _SHELLS = ("bash", "zsh", "fish", "powershell", "pwsh")
 _COUNT = re.compile(r"[+-]?\d[\d,._]*[kKmM]?")
@@ -205,8 +224,7 @@ def understood(arguments: Sequence[str]) -> list[str]:
         words = [*COMMANDS[words[0]], *words[1:]]
     elif words and _is_question(words[0]):
         words = ["chat", *words]
-    if len(words) > 1 and words[0] in {"sessions", "catalog", "engine"}:
-        words[1] = SUBCOMMANDS.get(words[1], words[1])
+    words = _our_subcommand(words)
     if words and words[0] in _MODEL_IS_A_WORD:
         words = [word for word in words if word not in {"-m", "--model", "-hf", "-hfr", "--hf-repo"}]
     words = _with_whole_values(words)
@@ -222,6 +240,17 @@ def understood(arguments: Sequence[str]) -> list[str]:
                 hint=f"the context length is --context {words[at + 1]}",
             )
     return words
+
+
+def _our_subcommand(words: list[str]) -> list[str]:
+    """Return the words with another program's second word in ours; `config set KEY=VALUE` is KEY VALUE."""
+    match words:
+        case ["config", "set", setting] if "=" in setting:
+            return ["config", "set", *setting.split("=", 1)]
+        case [command, word, *rest]:
+            return [command, SUBCOMMANDS.get(command, {}).get(word, word), *rest]
+        case _:
+            return words
 
 
 def _our_option(word: str, command: str) -> str:
@@ -264,7 +293,7 @@ def answer(error: Any, commands: Sequence[str]) -> HermesError | None:  # noqa: 
     if kind == "NoArgsIsHelpError":
         return None
     if kind == "NoSuchOption":
-        near = sorted(error.possibilities or ())
+        near = _alike(error.option_name, error.possibilities or ())
         if (word := error.option_name.lstrip("-")) in commands and context and context.parent is None:
             near = [f"{path} {word}"]
         did_you = f"did you mean {' or '.join(near)}?" if near else hint
@@ -280,12 +309,26 @@ def answer(error: Any, commands: Sequence[str]) -> HermesError | None:  # noqa: 
     return is_gpu or UsageError(_reason(error, kind, path), hint=_example(error, kind) or _range(error) or hint)
 
 
+def _alike(typed: str, options: Sequence[str]) -> list[str]:
+    """Return the options that a typed one may have meant: one or two, and much like it."""
+    import difflib
+
+    return difflib.get_close_matches(typed, options, n=2, cutoff=MUCH_ALIKE)
+
+
 def _gpu_without_option(error: Any) -> HermesError | None:  # noqa: ANN401 - as above
     """Return the error for a GPU's name behind a model's, or in several words without quotes."""
     context, extra = error.ctx, error.message.partition("(")[2].partition("(")[2].rstrip(")")
     arguments = [context.params.get(of.name) for of in context.command.params if of.param_type_name == "argument"]
     named = " ".join(word for word in arguments if isinstance(word, str))
     return gpu_as_model(f"{named} {extra}".strip(), context.info_name) or gpu_as_model(extra, context.info_name, named)
+
+
+def instead_of_model(typed: str, command: str) -> HermesError | None:
+    """Return the error for a port or a GPU's name where a model's belongs; None if it is neither."""
+    if command == "serve" and re.fullmatch(r"\d{4,5}", typed):
+        return NotFoundError(f"{typed} is not a model.", hint=f"if it is a port: hermes serve NAME --port {typed}")
+    return gpu_as_model(typed, command)
 
 
 def gpu_as_model(typed: str, command: str, model: str = "NAME") -> HermesError | None:
@@ -358,15 +401,18 @@ def _unknown_command(name: str, commands: Sequence[str], path: str, *, is_root: 
         return NotFoundError(f"{path} has no command {name}.", hint=ANSWERS[name])
     import difflib
 
+    group = path.rsplit(maxsplit=1)[-1]
     near = difflib.get_close_matches(name, commands, n=2, cutoff=0.6 if is_root else 0.7)
-    if near:
+    if known := SUBCOMMAND_ANSWERS.get(f"{group} {name}"):
+        hint = known
+    elif near:
         hint = f"did you mean {' or '.join(f'{path} {command}' for command in near)}?"
     elif is_root and not re.search(r"\w", name):
         hint = f"see what there is: {path} --help"
     elif is_root:
         hint = f"if it is a model: {path} chat {shlex.quote(name)}; all commands: {path} --help"
     else:
-        hint = SUBCOMMAND_ANSWERS.get(path.rsplit(maxsplit=1)[-1], f"see what there is: {path} --help")
+        hint = SUBCOMMAND_ANSWERS.get(group, f"see what there is: {path} --help")
     return NotFoundError(f"{path} has no command {name[:80]}.", hint=hint)
 
 

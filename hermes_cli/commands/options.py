@@ -83,7 +83,7 @@ GpuOption = Annotated[
     ),
 ]
 PurposeOption = Annotated[
-    str, typer.Option("--for", help=f"What for: {', '.join(PURPOSES)}.", autocompletion=one_of(*PURPOSES))
+    str, typer.Option("--for", help=f"Purpose: {', '.join(PURPOSES)}.", autocompletion=one_of(*PURPOSES))
 ]
 VramOption = Annotated[
     str | None, typer.Option("--vram", metavar="SIZE", help="Plan for a GPU with this much memory: 24G, or 24G,24G.")
@@ -152,7 +152,7 @@ EngineCommandOption = Annotated[
     str | None,
     setting(
         "HERMES_LLM_ENGINE_COMMAND",
-        "With --engine: the program to start. Default: looked for.",
+        "With --engine: the program to start. Default: the one that is found here.",
         metavar="COMMAND",
     ),
 ]

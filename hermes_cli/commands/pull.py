@@ -170,7 +170,7 @@ def _recommended(catalogue: Catalogue, machine: Machine) -> str:
 
     fitting = recommendations(catalogue, machine, RecommendOptions(measured=speed_ratios(machine)))
     if not fitting:
-        from hermes_cli.commands.recommend import nothing_fits
+        from hermes_cli.commands.run_recommend import nothing_fits
 
         raise nothing_fits(catalogue, machine, RecommendOptions())
     return fitting[0].variant.name

@@ -21,9 +21,9 @@ from hermes_cli.platforms import STDIN, echo
 
 if TYPE_CHECKING:
     from hermes_cli.chat.agent_loop import AgentLoop
+    from hermes_cli.chat.attachments import Attachment
     from hermes_cli.chat.backend import ChatBackend, LocalBackend
     from hermes_cli.chat.sessions.store import CurrentSession
-    from hermes_cli.chat.slash.files import Attachment
     from hermes_cli.chat.terminal.terminal_view import TerminalView
     from hermes_cli.console import Console
     from hermes_cli.models.resolve import ModelRequest
@@ -69,7 +69,7 @@ def run_oneshot(
 
     Raise HermesError if a session, a model or an endpoint, a tool or a server is not there, or not as it should be.
     """
-    from hermes_cli.chat.slash.files import with_attachments
+    from hermes_cli.chat.attachments import with_attachments
 
     with ExitStack() as stack:
         agent = _open_chat(arguments, settings, console, prewarm, stack, interactive=False).agent

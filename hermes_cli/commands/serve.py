@@ -113,7 +113,7 @@ SETTING_OPTIONS = (
     _option("max_queue", int, "Requests that may wait. Default: 256."),
     _option("max_body", float, "Largest request, in MiB. Default: 32."),
     _option("timeout", float, "Seconds that a request may take. Default: 3600."),
-    _option("grace", float, "Seconds that running requests have to finish when it is stopped. Default: 30."),
+    _option("grace", float, "Seconds that running requests have to finish when the server is stopped. Default: 30."),
     _option("log_json", bool, "Access log as JSON."),
     _option("log_prompts", bool, "Log the bodies of requests, too."),
     _option("force", bool, "Load it even if there is too little memory."),

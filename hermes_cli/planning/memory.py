@@ -275,7 +275,7 @@ def on_cpu(architecture: Architecture, table: Weights, settings: ContextSettings
 
 
 def beside_devices(
-    architecture: Architecture, table: Weights, settings: ContextSettings, layers: int
+    architecture: Architecture, table: Weights, settings: ContextSettings, layers: int, overhead: int = 0
 ) -> MemoryBreakdown:
     """The CPU's share beside devices: the embedding table and the first `layers`."""
     if layers:
@@ -288,11 +288,12 @@ def beside_devices(
         kv_cache=kv_bytes_per_layer(architecture, settings) * layers,
         compute=compute,
         output=output_bytes(architecture, settings),
+        overhead=overhead,
     )
 
 
 def on_device(
-    architecture: Architecture, settings: ContextSettings, layers: Sequence[int], output: int | None
+    architecture: Architecture, settings: ContextSettings, layers: Sequence[int], output: int | None, overhead: int = 0
 ) -> MemoryBreakdown:
     """One device with some layers' weights (bytes each) and, unless None, the output matrix."""
     with_output = output is not None
@@ -301,4 +302,5 @@ def on_device(
         weights=sum(layers) + (output or 0),
         kv_cache=kv_bytes_per_layer(architecture, settings) * len(layers),
         compute=compute_bytes(architecture, settings, on_gpu=True, with_output=with_output) if used else 0,
+        overhead=overhead,
     )

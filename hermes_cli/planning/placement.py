@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate, chain, pairwise, product
 from typing import TYPE_CHECKING
@@ -260,10 +260,10 @@ class _Planner:
         for index, start, end in zip(devices, cuts, cuts[1:], strict=False):
             if start < end:
                 first, last, output = min(start, layers), min(end, layers), end > layers
-                part = on_device(architecture, settings, table.layers[first:last], table.head if output else None)
-                part = replace(part, overhead=OVERHEAD[self.devices[index].backend])
+                overhead, head = OVERHEAD[self.devices[index].backend], table.head if output else None
+                part = on_device(architecture, settings, table.layers[first:last], head, overhead)
                 shares.append(DeviceShare(index, first, last, output, part, self.rooms[index]))
-        host = replace(beside_devices(architecture, table, settings, cuts[0]), overhead=OVERHEAD["cpu"])
+        host = beside_devices(architecture, table, settings, cuts[0], OVERHEAD["cpu"])
         shared = sum(self.devices[share.device or 0].ram_taken(share.part.total) for share in shares)
         room = self.machine.ram_available - shared
         return Placement((DeviceShare(None, 0, cuts[0], output=False, part=host, room=room), *shares))

@@ -67,6 +67,11 @@ def shown(value: Any, most: int = 80) -> str:  # noqa: ANN401 - anything of JSON
     return canonical(_beginning(value, most))[:most]
 
 
+def without_middle(text: str, most: int = 600) -> str:
+    """Return a text of an error that may repeat input, without what is too long for anyone to read."""
+    return text if len(text) <= most else f"{text[: most * 3 // 4]} … {text[-most // 4 :]}"
+
+
 def _beginning(value: Any, most: int, levels: int = 3) -> Any:  # noqa: ANN401 - as above
     if isinstance(value, str):
         return value[:most]

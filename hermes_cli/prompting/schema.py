@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 
 from hermes_cli.errors import UsageError
 from hermes_cli.prompting import schema_keywords as keywords
+from hermes_cli.prompting.families import without_middle
 from hermes_cli.prompting.schema_keywords import pattern
 from hermes_cli.prompting.schema_one_of import exclusive
 from hermes_cli.prompting.schema_relations import (
@@ -105,11 +106,11 @@ class Checker:
     def wrong(self, place: Place, text: str) -> NoReturn:
         """Refuse a word, or a schema, that is malformed."""
         hint = "JSON Schema 2020-12 says how to write it."
-        raise MalformedError(f"{self._about}: {text} at {place.pointer}.", hint=hint)
+        raise MalformedError(f"{self._about}: {text} at {without_middle(place.pointer)}.", hint=hint)
 
     def refuse(self, word: str, place: Place, why: str = "cannot be enforced", instead: str = "it is left out") -> None:
         """Leave a word out with a note if there are notes, else refuse the schema."""
-        text = f"`{word}` at {place.pointer} {why}"
+        text = f"`{word}` at {without_middle(place.pointer)} {why}"
         if self._notes is None:
             self._fail(text, _HINT)
         self.note(f"{text}; {instead}.")

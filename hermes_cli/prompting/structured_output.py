@@ -13,7 +13,7 @@ from typing import Any
 
 from hermes_cli.errors import UsageError
 from hermes_cli.prompting.call_block import is_name
-from hermes_cli.prompting.families import shown
+from hermes_cli.prompting.families import shown, without_middle
 from hermes_cli.prompting.grammar_check import TOO_MUCH, enforceable, rules_fault, to_lark, with_options
 from hermes_cli.prompting.normalize import ANY_ARGUMENTS
 from hermes_cli.prompting.pattern import PatternError, to_rust
@@ -204,4 +204,4 @@ def _usable(answer: AnswerGrammar, about: str) -> AnswerGrammar:
 
 
 def _unusable(about: str, why: str) -> UsageError:
-    return UsageError(f"{about} cannot be enforced: {why}.", hint="docs/constraints.md says what is.")
+    return UsageError(f"{about} cannot be enforced: {without_middle(why)}.", hint="docs/constraints.md says what is.")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hermes_cli.chat.slash.files import MAX_BYTES, Attachment, read_attachment, text_or_file, with_attachments
+from hermes_cli.chat.attachments import MAX_BYTES, Attachment, read_attachment, text_or_file, with_attachments
 from hermes_cli.errors import HermesError
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -53,7 +53,7 @@ def test_there_is_no_screen_of_nothing() -> None:
     assert {path.stem for path in screens.FOLDER.iterdir()} == set(screens.SCREENS)
 
 
-def words(rows: list[str]) -> Iterator[str]:
+def words(rows: Iterable[str]) -> Iterator[str]:
     for row in rows:
         yield from (word.rstrip(":") for word in row.removesuffix(" \\").split() if not set(word) <= set("█▓▒░"))
 
@@ -77,6 +77,8 @@ def test_text_breaks_between_words_and_not_in_a_command() -> None:
     assert lines == ["error: it takes 4.92 GB; fetch it:", "  hermes pull hermes-3:8b:Q4_K_M --yes,", "  or leave it"]
     assert wrap("it takes 4.92 GB", 14) == ["it takes", "4.92 GB"]
     assert wrap(text, 200) == [text]
+    assert wrap('exact: --apple "M4 Max 64G"', 20, "  ") == ["exact: --apple", '  "M4 Max 64G"']
+    assert wrap("error: hermes chat has no option --x.", 30, "  ") == ["error: hermes chat has no", "  option --x."]
 
 
 def test_a_long_name_breaks_after_a_sign_but_not_what_is_copied() -> None:

@@ -43,9 +43,9 @@ def test_reads_metadata_and_tensors() -> None:
     assert header.data_offset % 32 == 0
 
 
-@pytest.mark.parametrize("size", range(len(SMALL)))
-def test_every_truncation_is_refused(size: int) -> None:
-    refusal(SMALL[:size])
+def test_every_truncation_is_refused() -> None:
+    for size in range(len(SMALL)):
+        refusal(SMALL[:size])
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,13 @@ def known(*, measured: bool = False, cores: int = 2) -> float | None:
     return best.speed if best else None
 
 
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One short measurement of few bytes, whoever else is busy."""
+    for name, value in {"TRIES": 1, "SECONDS": 0.001, "SMALLEST": 16 * MIB}.items():
+        monkeypatch.setattr(bandwidth, name, value)
+
+
 def one_thread_copying(size: int) -> float:
     """Bytes per second, read and written, of the best of several copies."""
     source, target = ctypes.create_string_buffer(b"x" * size, size), ctypes.create_string_buffer(size)
@@ -104,6 +111,7 @@ def test_what_was_measured_is_remembered_with_its_time_and_load(cache: Path) -> 
     assert list(cache.parent.iterdir()) == [cache]
 
 
+@pytest.mark.usefixtures("quick")
 def test_right_after_a_measurement_there_is_no_other(cache: Path) -> None:
     known(measured=True)
     written = cache.read_text()
@@ -247,6 +255,7 @@ def test_a_row_of_a_thousand_measurements_is_no_overflow(cache: Path, monkeypatc
     assert bench(monkeypatch, (1e9, 0.0)).probe() == 5e10
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_cache_that_cannot_be_written_is_no_harm(cache: Path) -> None:
     cache.parent.rmdir()
     cache.parent.write_text("a file where the folder should be")

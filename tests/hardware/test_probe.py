@@ -12,6 +12,7 @@ from types import ModuleType, SimpleNamespace
 import pynvml  # type: ignore[import-untyped]
 import pytest
 
+from hermes_cli.hardware import bandwidth
 from hermes_cli.hardware.advice import BUILDS, CUDA_12_WHEEL, install_command
 from hermes_cli.hardware.machine import Backend, Device, Machine, Note, Vendor
 from hermes_cli.hardware.probe import (
@@ -50,6 +51,9 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HERMES_LLM_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("HERMES_LLM_CONFIG_DIR", str(tmp_path / "config"))
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    # a short look at the RAM: tests/hardware/test_bandwidth.py looks longer
+    for name, value in {"TRIES": 1, "SECONDS": 0.001, "SMALLEST": 1 << 24, "LARGEST": 1 << 24}.items():
+        monkeypatch.setattr(bandwidth, name, value)
 
 
 @pytest.fixture

@@ -95,3 +95,18 @@ def test_many_words_that_nobody_knows_are_read_in_time() -> None:
     with pytest.raises(UsageError, match="it takes too much time to read"):
         structured_output.json_schema({f"propertys{number}": 1 for number in range(100_000)})
     assert time.thread_time() - clock < 10
+
+
+@pytest.mark.parametrize(
+    "constrain",
+    [
+        lambda: structured_output.json_schema({"patternProperties": {"a|" * 5000: {}}}),
+        lambda: structured_output.json_schema({"properties": {"a" * 5000: {"type": 5}}}),
+        lambda: structured_output.gbnf("root ::= " + "x" * 9000),
+        lambda: structured_output.lark("start: " + "(" * 1000 + '"a"' + ")" * 1000),
+    ],
+)
+def test_an_error_repeats_little_of_what_is_wrong(constrain: Callable[[], object]) -> None:
+    with pytest.raises(UsageError) as caught:
+        constrain()
+    assert len(caught.value.message) < 1000

@@ -203,7 +203,7 @@ def test_settings_reach_the_model(house: House, tab: Tab) -> None:
         "document.querySelector('[name=max_tokens]').value = '77'"
     )
     tab.click("#settings .primary")
-    tab.until("!document.querySelector('#settings').open")
+    tab.until("localStorage.getItem('hermes.defaults')?.includes('pirate')")  # taken over, after the dialog is gone
     ask(tab, "Hi")
     (request,) = house.engine.requests
     assert "You are a pirate." in "".join(map(str, request.prompt))

@@ -66,7 +66,10 @@ def provider_named(text: str) -> Provider:
     """Return the service of a name; UsageError if there is none."""
     provider = PROVIDERS.get(text.strip().lower().removesuffix(":"))
     if provider is None:
-        raise UsageError(f"there is no service {text}.", hint=f"choose one of: {', '.join(PROVIDERS)}")
+        raise UsageError(
+            f"there is no service {text}.",
+            hint=f"choose one of: {', '.join(PROVIDERS)}; the Hub's token: hf auth login",
+        )
     return provider
 
 

@@ -6,9 +6,9 @@ from contextlib import suppress
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
+from hermes_cli.chat.attachments import text_or_file
 from hermes_cli.chat.conversation import ChatOptions, read_schema
 from hermes_cli.chat.slash.command import complete_path, slash_command
-from hermes_cli.chat.slash.files import text_or_file
 from hermes_cli.engine.request import SamplingOptions
 from hermes_cli.errors import HermesError, UsageError
 from hermes_cli.tools.config import read_chat_file

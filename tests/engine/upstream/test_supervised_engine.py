@@ -206,6 +206,8 @@ def test_a_head_that_waits_can_be_ended(tmp_path: Path, pids: Callable[[], list[
         async with closing(SupervisedEngine(on_several, note=lambda _: noted.set(), limits=limits)) as started:
             asking = asyncio.ensure_future(started.load())
             await noted.wait()
+            while not (tmp_path / "pids").exists():  # noqa: ASYNC110 - nothing tells
+                await asyncio.sleep(0.01)
             asking.cancel()
             await asyncio.gather(asking, return_exceptions=True)
         assert not any(map(alive, pids()))
