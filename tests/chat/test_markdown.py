@@ -112,7 +112,7 @@ def rows(text: str, size: tuple[int, int] = (80, 24)) -> list[str]:
     return draw(text, [], size).shown.everything
 
 
-@settings(max_examples=2 * settings.default.max_examples)
+@settings(max_examples=2 * settings().max_examples)
 @given(text=TEXTS, data=st.data(), size=st.sampled_from(SIZES))
 def test_pieces_end_as_the_whole_does(text: str, data: st.DataObject, size: tuple[int, int]) -> None:
     cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=30)))

@@ -248,7 +248,7 @@ PATTERNS = st.recursive(
 )
 
 
-@settings(max_examples=settings.default.max_examples // 4)
+@settings(max_examples=settings().max_examples // 4)
 @given(PATTERNS, st.lists(PATTERNS, max_size=3))
 def test_any_expression_is_taken_or_refused_soon(pattern: str, more: list[str]) -> None:
     started = time.process_time()

@@ -279,7 +279,7 @@ def guarded(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
-@settings(max_examples=settings.default.max_examples // 2)
+@settings(max_examples=settings().max_examples // 2)
 @given(first=CONTENT, second=CONTENT)
 def test_honest_templates_write_what_jinja_writes(first: str, second: str) -> None:
     messages = talk(first, second)
@@ -288,7 +288,7 @@ def test_honest_templates_write_what_jinja_writes(first: str, second: str) -> No
 
 
 @pytest.mark.slow
-@settings(max_examples=settings.default.max_examples // 2)
+@settings(max_examples=settings().max_examples // 2)
 @given(first=CONTENT, second=CONTENT)
 def test_no_control_token_comes_from_what_was_said(first: str, second: str) -> None:
     for source in HONEST:

@@ -94,7 +94,7 @@ def test_a_model_guesses_what_it_says_itself(
     assert steps < max(map(len, answers)) / 2
 
 
-@settings(max_examples=settings.default.max_examples // 6)
+@settings(max_examples=settings().max_examples // 6)
 @given(
     talk=st.lists(
         st.tuples(st.integers(0, SLOTS - 1), st.integers(0, 3), st.integers(0, 40), st.integers(1, 5)), max_size=12

@@ -248,7 +248,7 @@ class Machine(RuleBasedStateMachine):
 
 
 TestEveryOrderOfCalls = Machine.TestCase
-TestEveryOrderOfCalls.settings = settings(max_examples=settings.default.max_examples, stateful_step_count=30)
+TestEveryOrderOfCalls.settings = settings(max_examples=settings().max_examples, stateful_step_count=30)
 
 
 class Desk:

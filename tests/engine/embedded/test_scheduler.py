@@ -435,7 +435,7 @@ def test_a_failed_decode_ends_who_was_in_it_and_nobody_else(
 
 
 @given(st.data())
-@settings(max_examples=settings.default.max_examples // 5)
+@settings(max_examples=settings().max_examples // 5)
 def test_any_mixture_ends_and_leaks_nothing(demo_model: LlamaModel, data: st.DataObject) -> None:
     desk = Desk(demo_model, context=256, slots=data.draw(st.integers(1, 4)), micro_batch=64, max_queue=6)
     asked: list[int] = []
