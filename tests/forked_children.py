@@ -34,7 +34,7 @@ _unwritten: list[object] = []  # streams of the command, which nobody may flush 
 
 
 class Popen(subprocess.Popen[Any]):
-    """As `subprocess.Popen`, but that children of hermes begin after the fork, where others become another program."""
+    """A `subprocess.Popen` whose children of hermes begin after the fork, where others become another program."""
 
     def __init__(self, args: Any, *rest: Any, **options: Any) -> None:  # noqa: ANN401 - as there
         if isinstance(args, tuple | list) and (*args[:_LENGTH],) in CHILDREN:

@@ -13,6 +13,7 @@ from typing import cast
 from urllib.parse import urlsplit
 
 MOST_HEADERS = 1 << 16  # bytes
+MOST_UNREAD = 1 << 20  # bytes; a server that sends more waits until they are read
 _END = b"\r\n\r\n"
 
 
@@ -97,7 +98,7 @@ class StreamConnection(asyncio.Protocol):
         self.is_paced = False  # reads are at least a pause apart; the first one is not waited for
         self._loop = asyncio.get_running_loop()
         self._pacer, self._silence = pacer, silence
-        self._parts: list[bytes] = []  # that have come and were not read
+        self._unread = bytearray()
         self._reader: asyncio.Future[None] | None = None
         self._due, self._last = 0.0, self._loop.time()  # the next read, and when something came last
         self._is_waking = False  # by the pacer
@@ -127,7 +128,9 @@ class StreamConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Keep what came for the reader, and wake it when it may read."""
-        self._parts.append(data)
+        self._unread += data
+        if len(self._unread) > MOST_UNREAD:
+            self._transport.pause_reading()
         self._last = self._loop.time()
         if self._reader and not self._is_waking:
             if self._due <= self._last:
@@ -145,7 +148,7 @@ class StreamConnection(asyncio.Protocol):
     def wake(self) -> None:
         """Have the reader read what has come."""
         self._is_waking = False
-        if self._reader and not self._reader.done() and (self._parts or self._ended):
+        if self._reader and not self._reader.done() and (self._unread or self._ended):
             self._reader.set_result(None)
 
     async def post(self, path: str, headers: Mapping[str, str], body: bytes) -> Response:
@@ -178,9 +181,9 @@ class StreamConnection(asyncio.Protocol):
     async def read(self) -> bytes:
         """Return what has come, at least one byte; nothing at the end. Raises OSError or TimeoutError."""
         now = self._loop.time()
-        if not self._ended and (not self._parts or self._due > now):
+        if not self._ended and (not self._unread or self._due > now):
             self._reader = self._loop.create_future()
-            if self._parts and not self._is_waking:
+            if self._unread and not self._is_waking:
                 self._is_waking = True
                 self._pacer.wake_after(self._due - now, self)
             try:
@@ -190,10 +193,13 @@ class StreamConnection(asyncio.Protocol):
             now = self._loop.time()
         if self.is_paced:
             self._due = now + self._pacer.pause()
-        if not self._parts and self._error:
+        if not self._unread and self._error:
             raise self._error
-        data = b"".join(self._parts)
-        self._parts.clear()
+        data = bytes(self._unread)
+        self._unread.clear()
+        if len(data) > MOST_UNREAD:
+            self._last = now  # nothing could come meanwhile
+            self._transport.resume_reading()
         return data
 
     def close(self) -> None:

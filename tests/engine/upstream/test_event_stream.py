@@ -8,7 +8,7 @@ from contextlib import aclosing, suppress
 import pytest
 from conftest import HANG
 
-from hermes_cli.engine.upstream.event_stream import BrokenStreamError, StreamConnection
+from hermes_cli.engine.upstream.event_stream import MOST_UNREAD, BrokenStreamError, StreamConnection
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -70,3 +70,36 @@ def test_a_body_without_chunks_ends_with_the_connection() -> None:
 def test_what_is_no_stream_is_said(answer: bytes, said: str) -> None:
     with pytest.raises(BrokenStreamError, match=said):
         asyncio.run(events(answer, len(answer) // 2))
+
+
+def test_a_server_waits_until_what_it_sent_is_read() -> None:
+    async def run() -> None:
+        size = 64 << 20  # more than all buffers on the way
+        sent: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"{}")
+            writer.write(HEAD + f"Content-Length: {size}\r\n\r\n".encode() + bytes(size))
+            await writer.drain()
+            writer.close()
+            sent.set_result(None)
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        connection = await StreamConnection.open(f"http://127.0.0.1:{port}", "", connect=HANG, silence=HANG)
+        try:
+            response = await connection.post("/x", {"Host": "x"}, b"{}")
+            read, largest = 0, 0
+            async with aclosing(response.parts()) as parts:
+                async for part in parts:
+                    read, largest = read + len(part), max(largest, len(part))
+                    for _ in range(100):
+                        await asyncio.sleep(0)  # more could come now
+            assert read == size
+            assert largest < 2 * MOST_UNREAD
+            await sent
+        finally:
+            connection.close()
+            server.close()
+
+    asyncio.run(run())
