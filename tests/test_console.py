@@ -143,6 +143,7 @@ with echo(STDIN, on=False):
     print("begun")
     print("typed", repr(sys.stdin.readline()))
     print("answered", Console().ask("Sure? "))
+print("shown")
 print("again", repr(sys.stdin.readline()))
 """
 
@@ -154,7 +155,8 @@ def test_what_is_typed_meanwhile_is_kept_but_not_shown_and_answers_are(tmp_path:
         terminal.type("early\n")
         terminal.wait_for("Sure?")
         terminal.type("yes\n")
-        assert terminal.wait_for("answered").splitlines() == ["begun", r"typed 'early\n'", "Sure? yes", "answered yes"]
+        shown = terminal.wait_for("shown").splitlines()
+        assert shown == ["begun", r"typed 'early\n'", "Sure? yes", "answered yes", "shown"]
         terminal.type("late\n")
         terminal.wait_for("late\nagain")  # its echo is back
 

@@ -164,7 +164,7 @@ def test_a_slow_start_may_last_while_it_advances(
     tmp_path: Path, pids: Callable[[], list[int]], wait_for: WaitFor
 ) -> None:
     lines: list[str] = []
-    started = SupervisedEngine(command(tmp_path, "slow"), report=lines.append, limits=Limits(idle_start=1.0))
+    started = SupervisedEngine(command(tmp_path, "slow"), report=lines.append, limits=Limits(idle_start=2.5))
 
     async def run() -> None:
         async with closing(started):
